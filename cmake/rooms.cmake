@@ -1,0 +1,38 @@
+# snug_warnings(TARGET): the warning set of every target of ours.
+function(snug_warnings target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion)
+  if(SNUG_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+endfunction()
+
+if(SNUG_SANITIZE)
+  add_compile_options(-fsanitize=${SNUG_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${SNUG_SANITIZE})
+endif()
+
+# snug_room(NAME [ROOMS ...] [LINKS ...]): the library snug_NAME from src/NAME/*.cpp, and the test
+# program test_NAME from tests/NAME/*_test.cpp. ROOMS are the rooms it may include.
+function(snug_room name)
+  cmake_parse_arguments(ROOM "" "" "ROOMS;LINKS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
+  add_library(snug_${name} STATIC ${sources})
+  target_include_directories(snug_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  list(TRANSFORM ROOM_ROOMS PREPEND snug_)
+  target_link_libraries(snug_${name} PUBLIC ${ROOM_ROOMS} ${ROOM_LINKS})
+  snug_warnings(snug_${name})
+  snug_room_tests(${name})
+endfunction()
+
+function(snug_room_tests name)
+  file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/${name}/*_test.cpp)
+  if(NOT tests)
+    return()
+  endif()
+  add_executable(test_${name} ${tests})
+  target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_link_libraries(test_${name} PRIVATE snug_${name} GTest::gtest_main)
+  target_compile_definitions(test_${name} PRIVATE SNUG_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  snug_warnings(test_${name})
+  add_test(NAME ${name} COMMAND test_${name})
+endfunction()

@@ -1,0 +1,41 @@
+#pragma once
+/// The one compute pool. The calling thread is worker 0; the others spin briefly for the next job, then sleep.
+
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+
+namespace snug {
+
+class ThreadPool {
+ public:
+  /// `threads` >= 1, the caller included. 0: one per CPU that this process may use (affinity and cgroup quota).
+  explicit ThreadPool(unsigned threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  unsigned size() const { return size_; }
+
+  /// Calls fn(begin, end, worker) over [0, n) in chunks of `grain` (the last may be shorter) handed out dynamically;
+  /// returns when all are done. One job at a time, from one thread, not nested. The first exception thrown by fn is rethrown here.
+  /// Which worker gets a chunk must never influence a result.
+  template <class F>
+  void parallel_for(std::size_t n, std::size_t grain, F&& fn) {
+    using Fn = std::remove_reference_t<F>;
+    run(n, grain, const_cast<void*>(static_cast<const void*>(&fn)),
+        [](void* context, std::size_t begin, std::size_t end, unsigned worker) {
+          (*static_cast<Fn*>(context))(begin, end, worker);
+        });
+  }
+
+ private:
+  using Chunk = void (*)(void* context, std::size_t begin, std::size_t end, unsigned worker);
+  void run(std::size_t n, std::size_t grain, void* context, Chunk chunk);
+
+  struct State;
+  unsigned size_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace snug

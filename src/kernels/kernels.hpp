@@ -1,0 +1,93 @@
+#pragma once
+/// The kernels of one instruction set, chosen once at start (or by SNUG_ISA=scalar|avx2|avx512|neon, checked against the
+/// CPU). All functions are re-entrant and single-threaded: callers split the work.
+///
+/// A result never depends on how work was split: row r of a product depends on row r of the input and on the weights only,
+/// and is accumulated along K in one fixed order, whether 1 or 512 rows are multiplied.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/q8_rows.hpp"
+#include "kernels/tile_matrix.hpp"
+
+namespace snug {
+
+using bf16_t = std::uint16_t;
+
+/// One KV head's keys and values for up to 256 tokens, as bf16 tiles of 16 tokens (layout: kv_tile.hpp).
+struct AttentionPart {
+  const bf16_t* const* k_tiles = nullptr;
+  const bf16_t* const* v_tiles = nullptr;
+  std::size_t tiles = 0;  ///< <= 16
+  std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
+};
+
+/// Running result of softmax attention for one query: exp-sums relative to `max`, merged over parts in order.
+struct AttentionState {
+  float max, sum;
+};
+
+struct KernelTable {
+  std::string_view name;
+
+  // --- products (matmul.cpp) ---
+  /// Rows [row_begin, row_end) of `x` (f32[rows][stride]) quantised into `out` (Q8Rows of the same k).
+  void (*quantize_rows)(const float* x, std::size_t stride, Q8Rows out, std::size_t row_begin, std::size_t row_end);
+  /// y[r * y_stride + n - 16 * group_begin] = sum_k W[n, k] x[r, k] for every row r of x and n in the 16-row groups
+  /// [group_begin, group_end) (padding rows included: y must hold whole groups). Quantised W.
+  /// `scratch`: matmul_scratch_bytes(), 64-byte aligned, private to the caller's thread.
+  void (*matmul_q8)(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const Q8Rows& x, float* y,
+                    std::size_t y_stride, std::byte* scratch);
+  /// The same for f32, f16 and bf16 weights with f32 input rows.
+  void (*matmul_float)(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const float* x,
+                       std::size_t x_rows, std::size_t x_stride, float* y, std::size_t y_stride, std::byte* scratch);
+
+  // --- elementwise (elementwise.cpp), f32[n] unless said ---
+  /// out = x / sqrt(mean(x^2) + eps) * weight; weight may be null; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t n, float* out);
+  void (*add)(float* x, const float* y, std::size_t n);                   ///< x += y
+  void (*scale)(float* x, float factor, std::size_t n);                   ///< x *= factor
+  void (*multiply)(float* x, const float* y, std::size_t n);              ///< x *= y
+  void (*axpy)(float* x, float a, const float* y, std::size_t n);         ///< x += a * y
+  float (*dot)(const float* x, const float* y, std::size_t n);
+  void (*silu)(float* x, std::size_t n);
+  void (*sigmoid)(float* x, std::size_t n);
+  void (*silu_mul)(const float* gate, const float* up, std::size_t n, float* out);  ///< silu(gate) * up
+  void (*gelu_mul)(const float* gate, const float* up, std::size_t n, float* out);  ///< gelu_tanh(gate) * up
+  /// gpt-oss: g = min(gate, limit), u = clamp(up, +-limit); g * sigmoid(alpha * g) * (u + 1)
+  void (*swiglu_oai)(const float* gate, const float* up, float alpha, float limit, std::size_t n, float* out);
+  void (*softmax)(float* x, std::size_t n);
+  void (*softcap)(float* x, float cap, std::size_t n);                    ///< cap * tanh(x / cap)
+  float (*max)(const float* x, std::size_t n);
+  float (*log_sum_exp)(const float* x, std::size_t n);
+  /// Rotates the first 2 * pairs values of x; pair i is (x[i], x[i + pairs]) if `split_half` (NEOX) else (x[2i], x[2i+1]).
+  void (*rope)(float* x, const float* cos, const float* sin, std::size_t pairs, bool split_half);
+
+  // --- attention (attention.cpp) ---
+  void (*to_bf16)(const float* x, std::size_t n, bf16_t* out);            ///< round to nearest even
+  /// Stores one token's key / value (f32[dim]) in slot 0..15 of a tile.
+  void (*store_key)(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
+  void (*store_value)(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
+  /// Attention of m queries (bf16[m][k_dim], already scaled) over the tokens [begin[i], end[i]) of one part (offsets
+  /// within the part; an empty range gives max = -inf, sum = 0, acc = 0). softcap 0: none. Writes state[m] and
+  /// acc[m][v_dim] (unnormalised). `scratch`: attention_scratch_bytes(m), private to the thread.
+  void (*attend)(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
+                 const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch);
+  /// Folds `part` into `total` (call in order of token index).
+  void (*merge)(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc, std::size_t v_dim);
+};
+
+/// Scratch a thread needs for products over rows of `cols` values / for attention of m queries.
+std::size_t matmul_scratch_bytes(std::size_t cols);
+std::size_t attention_scratch_bytes(std::size_t m);
+
+/// The table in use. Throws UsageError when SNUG_ISA names one that this CPU or build does not have.
+const KernelTable& kernels();
+/// Every table that this CPU can run, scalar first (tests).
+std::vector<const KernelTable*> available_kernels();
+
+}  // namespace snug
