@@ -20,10 +20,14 @@ using bf16_t = std::uint16_t;
 
 /// One KV head's keys and values for up to 256 tokens, as bf16 tiles of 16 tokens (layout: kv_tile.hpp).
 struct AttentionPart {
+  /// Tiles before the first and after the last one that some query sees may be null.
   const bf16_t* const* k_tiles = nullptr;
   const bf16_t* const* v_tiles = nullptr;
   std::size_t tiles = 0;  ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
+  /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
+  const bf16_t* const* next_keys = nullptr;
+  std::size_t next_tiles = 0;
 };
 
 /// Running result of softmax attention for one query: exp-sums relative to `max`, merged over parts in order.

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace snug {
 
@@ -27,6 +28,7 @@ class ChatTemplate {
 
   /// Source of a built-in template ("chatml", "llama-2", "llama-3", "gemma", ...) or "" when unknown.
   static std::string_view builtin(std::string_view name);
+  static std::vector<std::string_view> builtin_names();
 
  private:
   struct Impl;

@@ -1,0 +1,109 @@
+//! C interface: pointers and lengths in, owned bytes out; panics become errors.
+
+use std::any::Any;
+use std::ffi::c_char;
+use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
+use std::sync::Once;
+
+use crate::chat_template::{ChatTemplate, TemplateError};
+
+#[repr(C)]
+pub struct Bytes {
+    data: *mut c_char,
+    size: usize,
+}
+
+impl From<String> for Bytes {
+    fn from(text: String) -> Bytes {
+        if text.is_empty() {
+            return Bytes { data: std::ptr::null_mut(), size: 0 };
+        }
+        let boxed = text.into_bytes().into_boxed_slice();
+        let size = boxed.len();
+        Bytes { data: Box::into_raw(boxed) as *mut c_char, size }
+    }
+}
+
+/// # Safety
+/// `bytes` comes from this crate and is freed once.
+#[no_mangle]
+pub unsafe extern "C" fn snug_bytes_free(bytes: Bytes) {
+    if !bytes.data.is_null() {
+        let slice = std::ptr::slice_from_raw_parts_mut(bytes.data as *mut u8, bytes.size);
+        drop(Box::from_raw(slice));
+    }
+}
+
+/// # Safety
+/// `source` points to `source_size` bytes, `error` to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_template_new(
+    source: *const c_char,
+    source_size: usize,
+    error: *mut Bytes,
+) -> *mut ChatTemplate {
+    let source = bytes_at(source, source_size);
+    match guarded(|| ChatTemplate::new(source)) {
+        Ok(compiled) => Box::into_raw(Box::new(compiled)),
+        Err(failure) => {
+            error.write(one_line(failure.message).into());
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// # Safety
+/// `compiled` comes from `snug_template_new`; `json` points to `json_size` bytes; the others to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_template_render(
+    compiled: *const ChatTemplate,
+    json: *const c_char,
+    json_size: usize,
+    result: *mut Bytes,
+    error: *mut Bytes,
+    raised: *mut i32,
+) -> i32 {
+    let json = bytes_at(json, json_size);
+    match guarded(|| (*compiled).render(json)) {
+        Ok(text) => {
+            result.write(text.into());
+            0
+        }
+        Err(failure) => {
+            raised.write(failure.raised as i32);
+            error.write(one_line(failure.message).into());
+            1
+        }
+    }
+}
+
+/// # Safety
+/// `compiled` comes from `snug_template_new`, is freed once, and no render is under way.
+#[no_mangle]
+pub unsafe extern "C" fn snug_template_free(compiled: *mut ChatTemplate) {
+    if !compiled.is_null() {
+        drop(Box::from_raw(compiled));
+    }
+}
+
+unsafe fn bytes_at<'a>(data: *const c_char, size: usize) -> &'a [u8] {
+    if size == 0 {
+        return &[];
+    }
+    std::slice::from_raw_parts(data as *const u8, size)
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| set_hook(Box::new(|_| {})));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(TemplateError::new(panic_text(&*panic))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the template engine failed: {}", text.unwrap_or("unknown reason"))
+}
+
+fn one_line(text: String) -> String {
+    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}

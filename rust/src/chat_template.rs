@@ -1,0 +1,121 @@
+//! A compiled chat template: Jinja2 as Hugging Face's transformers sets it up (trim_blocks, lstrip_blocks, loop controls,
+//! its `tojson`, `raise_exception`, `strftime_now`), rendered by minijinja within limits.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use serde_json::Value as Json;
+
+use crate::generation_blocks::replace_generation_blocks;
+use crate::limits::{self, LimitedOutput};
+use crate::{python, python_json};
+
+const NAME: &str = "chat template";
+
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+}
+
+/// One line for the user; `raised`: it is the template's own message.
+pub struct TemplateError {
+    pub message: String,
+    pub raised: bool,
+}
+
+impl TemplateError {
+    pub fn new(message: impl Into<String>) -> TemplateError {
+        TemplateError { message: message.into(), raised: false }
+    }
+}
+
+impl From<Error> for TemplateError {
+    fn from(error: Error) -> TemplateError {
+        let mut source = error.source();
+        while let Some(inner) = source {
+            if let Some(raised) = inner.downcast_ref::<Raised>() {
+                return TemplateError { message: raised.0.clone(), raised: true };
+            }
+            source = inner.source();
+        }
+        let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
+        let message = match error.kind() {
+            ErrorKind::OutOfFuel => "the template does too much work for this conversation".to_string(),
+            kind => match (error.detail(), error.source()) {
+                (Some(detail), _) => format!("{kind}: {detail}"),
+                (None, Some(source)) => format!("{kind}: {source}"),
+                (None, None) => kind.to_string(),
+            },
+        };
+        TemplateError::new(line + &message)
+    }
+}
+
+/// What the template itself objects to.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Raised {}
+
+impl ChatTemplate {
+    pub fn new(source: &[u8]) -> Result<ChatTemplate, TemplateError> {
+        if source.len() > limits::MAX_SOURCE_BYTES {
+            return Err(TemplateError::new("the source is too long"));
+        }
+        let source = std::str::from_utf8(source).map_err(|_| TemplateError::new("the source is not UTF-8"))?;
+        let source = replace_generation_blocks(source);
+        on_large_stack(|| {
+            let mut environment = new_environment()?;
+            environment.add_template_owned(NAME, source)?;
+            Ok(ChatTemplate { environment })
+        })
+    }
+
+    /// `json`: an object with the template's variables (messages, tools, add_generation_prompt, ...).
+    pub fn render(&self, json: &[u8]) -> Result<String, TemplateError> {
+        let text = std::str::from_utf8(json).map_err(|_| TemplateError::new("the messages are not UTF-8"))?;
+        let variables: Json = serde_json::from_str(text).map_err(|error| TemplateError::new(error.to_string()))?;
+        on_large_stack(|| {
+            let mut environment = self.environment.clone();
+            environment.set_fuel(Some(limits::fuel_for(&variables, json.len())));
+            let mut output = LimitedOutput { bytes: Vec::new(), limit: limits::output_limit(json.len()) };
+            let template = environment.get_template(NAME)?;
+            drop(template.render_captured_to(Value::from(Serde(&variables)), &mut output)?);
+            String::from_utf8(output.bytes).map_err(|_| TemplateError::new("the rendered text is not UTF-8"))
+        })
+    }
+}
+
+/// Values that a template nests are dropped, compared and printed recursively; how deep is bounded by the fuel alone, so
+/// the work gets a stack for the worst case.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .stack_size(limits::STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|error| TemplateError::new(format!("cannot start a thread: {error}")))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn new_environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_function("raise_exception", raise_exception);
+    python_json::add_to(&mut environment);
+    python::add_to(&mut environment);
+    Ok(environment)
+}
+
+fn raise_exception(message: Value) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(message.to_string())))
+}

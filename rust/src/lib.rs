@@ -1,0 +1,8 @@
+//! The Rust libraries that snug uses, behind the C interface of `include/snug_rust.h`.
+
+mod c_api;
+mod chat_template;
+mod generation_blocks;
+mod limits;
+mod python;
+mod python_json;

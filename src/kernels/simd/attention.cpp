@@ -1,0 +1,212 @@
+/// Attention of many queries over one part of up to 256 tokens: scores, softmax relative to the part's own maximum,
+/// sums of values. Queries go in blocks of kAttentionBlock; a block's scores and probabilities stay in the L1 cache.
+///
+/// A query's result is bit-identical whatever stands beside it: its sums run in order of dimension and token, and a
+/// token outside its range has probability exactly 0, which adds exactly nothing however many such tokens there are.
+///
+/// Probabilities are rounded to bf16 for the product with the values, and `sum` adds the rounded ones: then the weights
+/// that the values get add up to 1, and only their proportions carry the rounding.
+
+#include "kernels/attention_scratch.hpp"
+#include "kernels/simd/attention_tiles.hpp"
+
+namespace snug::SNUG_ISA_NS {
+namespace {
+
+constexpr std::size_t kMaxTiles = kPartTokens / kTileTokens;
+constexpr float kLog2E = 1.44269504f;
+
+struct Range {
+  std::size_t begin, end;
+  bool empty() const { return begin >= end; }
+};
+
+/// Tiles that hold a token of [begin, end).
+Range tile_range(std::uint32_t begin, std::uint32_t end) {
+  if (begin >= end) return {0, 0};
+  return {begin / kTileTokens, (end + kTileTokens - 1) / kTileTokens};
+}
+
+/// Raw scores of a block of queries over the tiles that one of them sees; other tiles may be absent and are never
+/// touched.
+void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+                    AttentionScratch& scratch) {
+  for (std::size_t dim = 0; dim < part.k_dim; dim += kQueryChunk) {
+    const std::size_t dims = part.k_dim - dim < kQueryChunk ? part.k_dim - dim : kQueryChunk;
+    for (std::size_t q = 0; q < count; ++q) {
+      __builtin_memcpy(scratch.queries + q * kQueryChunk, queries + q * part.k_dim + dim, dims * sizeof(bf16_t));
+    }
+    // Values are prefetched line for line with the keys: a few lines too many or too few when the dims differ.
+    const bf16_t *keys[kMaxTiles], *values[kMaxTiles];
+    for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
+      keys[t] = part.k_tiles[t] + dim * kTileTokens;
+      values[t] = part.v_tiles[t] + dim * kTileTokens;
+    }
+
+    for (std::size_t q = 0; q < count; q += kScoreQueries) {
+      const std::size_t n = count - q < kScoreQueries ? count - q : kScoreQueries;
+      const std::size_t step = score_tiles(n);
+      for (std::size_t t = tiles.begin; t < tiles.end;) {
+        const bool many = t + step <= tiles.end;
+        const ScoreArgs args = {scratch.queries + q * kQueryChunk,
+                                keys + t,
+                                values + t,
+                                dims / 2,
+                                dim == 0,
+                                scratch.scores + q * kPartTokens + t * kTileTokens};
+        (many ? kScoreTable[n - 1].many : kScoreTable[n - 1].one)(args);
+        t += many ? step : 1;
+      }
+    }
+  }
+}
+
+/// Applies softcap and mask to one query's scores in place; returns their maximum (-inf when it sees nothing).
+float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* scores) {
+  const Range tiles = tile_range(begin, end);
+  F32x16 top = set1(-kInfinity);
+  for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
+    const std::size_t start = t * kTileTokens;
+    const bool whole = begin <= start && start + kTileTokens <= end;
+    F32x16 s = load(scores + start);
+    if (softcap != 0.0f) s = mul(set1(softcap), tanh(mul(s, set1(1.0f / softcap))));
+    if (!whole) s = select(lane_range(begin > start ? begin - start : 0, end - start), s, set1(-kInfinity));
+    if (!whole || softcap != 0.0f) store(scores + start, s);
+    top = max(top, s);
+  }
+  return hmax(top);
+}
+
+/// Probabilities of one query relative to its maximum, 0 in the block's other tiles; returns their sum.
+float exponentiate(Range own, Range block, float top, const float* scores, bf16_t* probabilities) {
+  // Two tiles are added at once, so the block's range is taken to even tiles.
+  const std::size_t begin = block.begin & ~std::size_t{1}, end = (block.end + 1) & ~std::size_t{1};
+  for (std::size_t t = begin; t < end; ++t) {
+    bf16_t* out = probabilities + t * kTileTokens;
+    if (t < own.begin || t >= own.end) {
+      store_bf16(out, zero());
+    } else {
+      const F32x16 s = sub(load(scores + t * kTileTokens), set1(top));
+      store_bf16(out, exp2_coarse(mul(s, set1(kLog2E))));
+    }
+  }
+  alignas(64) static constexpr std::uint16_t kOne[2] = {0x3f80, 0x3f80};
+  const PairsX16 ones = broadcast_pair(kOne);
+  F32x16 sum = zero();
+  for (std::size_t t = begin; t < end; t += 2) {
+    sum = dot_pairs(sum, load_pairs(probabilities + t * kTileTokens), ones);
+  }
+  return hsum(sum);
+}
+
+void sum_values(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, float* acc) {
+  // Tile by tile, the next part's keys come in; without a hint the tile itself is named, which costs nothing.
+  const bf16_t* ahead[kMaxTiles];
+  for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
+    const bf16_t* next = t < part.next_tiles ? part.next_keys[t] : nullptr;
+    ahead[t] = next != nullptr ? next : part.v_tiles[t];
+  }
+  // Queries split evenly: 7 as 4 + 3 rather than 6 + 1.
+  const std::size_t groups = (count + kValueQueries - 1) / kValueQueries;
+  const std::size_t vectors = part.v_dim / 16;
+  for (std::size_t vector = 0; vector < vectors; vector += kValueVectors) {
+    const std::size_t d = vectors - vector < kValueVectors ? vectors - vector : kValueVectors;
+    for (std::size_t g = 0; g < groups; ++g) {
+      const std::size_t q = count * g / groups, n = count * (g + 1) / groups - q;
+      const ValueArgs args = {probabilities + q * kPartTokens,
+                              part.v_tiles,
+                              ahead,
+                              tiles.begin,
+                              tiles.end,
+                              part.v_dim,
+                              vector,
+                              acc + q * part.v_dim};
+      kValueTable[(n - 1) * kValueVectors + d - 1](args);
+    }
+  }
+}
+
+void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t count, const std::uint32_t* begin,
+                  const std::uint32_t* end, float softcap, AttentionState* state, float* acc,
+                  AttentionScratch& scratch) {
+  Range block = {kMaxTiles, 0};
+  for (std::size_t q = 0; q < count; ++q) {
+    const Range own = tile_range(begin[q], end[q]);
+    if (own.empty()) continue;
+    if (own.begin < block.begin) block.begin = own.begin;
+    if (own.end > block.end) block.end = own.end;
+  }
+  if (block.empty()) {
+    for (std::size_t q = 0; q < count; ++q) state[q] = {-kInfinity, 0.0f};
+    __builtin_memset(acc, 0, count * part.v_dim * sizeof(float));
+    return;
+  }
+  compute_scores(part, queries, count, block, scratch);
+  for (std::size_t q = 0; q < count; ++q) {
+    state[q].max = mask_scores(begin[q], end[q], softcap, scratch.scores + q * kPartTokens);
+  }
+  for (std::size_t q = 0; q < count; ++q) {
+    state[q].sum = exponentiate(tile_range(begin[q], end[q]), block, state[q].max, scratch.scores + q * kPartTokens,
+                                scratch.probabilities + q * kPartTokens);
+  }
+  sum_values(part, count, block, scratch.probabilities, acc);
+}
+
+}  // namespace
+
+void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
+            const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch) {
+  auto& own = align_attention_scratch(scratch);
+  const std::size_t blocks = (m + kAttentionBlock - 1) / kAttentionBlock;
+  for (std::size_t b = 0; b < blocks; ++b) {
+    const std::size_t q = m * b / blocks, n = m * (b + 1) / blocks - q;
+    attend_block(part, queries + q * part.k_dim, n, begin + q, end + q, softcap, state + q, acc + q * part.v_dim, own);
+  }
+}
+
+void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
+           std::size_t v_dim) {
+  if (part.max == -kInfinity) return;
+  if (total.max == -kInfinity) {
+    total = part;
+    __builtin_memcpy(total_acc, part_acc, v_dim * sizeof(float));
+    return;
+  }
+  const float top = total.max > part.max ? total.max : part.max;
+  const F32x16 old_weight = exp(set1(total.max - top)), new_weight = exp(set1(part.max - top));
+  total.max = top;
+  total.sum = hmax(fma(set1(part.sum), new_weight, mul(set1(total.sum), old_weight)));
+  for (std::size_t d = 0; d < v_dim; d += 16) {
+    store(total_acc + d, fma(load(part_acc + d), new_weight, mul(load(total_acc + d), old_weight)));
+  }
+}
+
+void to_bf16(const float* x, std::size_t n, bf16_t* out) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) store_bf16(out + i, load(x + i));
+  if (i < n) {
+    bf16_t tail[16];
+    store_bf16(tail, load_n(x + i, n - i));
+    __builtin_memcpy(out + i, tail, (n - i) * sizeof(bf16_t));
+  }
+}
+
+void store_key(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile) {
+  bf16_t values[16];
+  for (std::size_t d = 0; d < dim; d += 16) {
+    store_bf16(values, load(x + d));
+    for (std::size_t pair = 0; pair < 8; ++pair) {
+      __builtin_memcpy(tile + key_index(slot, d + 2 * pair), values + 2 * pair, 2 * sizeof(bf16_t));
+    }
+  }
+}
+
+void store_value(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile) {
+  bf16_t values[16];
+  for (std::size_t d = 0; d < dim; d += 16) {
+    store_bf16(values, load(x + d));
+    for (std::size_t i = 0; i < 16; ++i) tile[value_index(slot, d + i, dim)] = values[i];
+  }
+}
+
+}  // namespace snug::SNUG_ISA_NS

@@ -1,0 +1,75 @@
+#pragma once
+/// Keys and values of one sequence: per layer and KV head a list of pages of 64 tokens, each page four key tiles and four
+/// value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window.
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+#include "kernels/kv_tile.hpp"
+#include "kv/page_pool.hpp"
+
+namespace snug {
+
+inline constexpr std::size_t kPageTokens = 64;
+inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
+inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
+
+/// Shape of one layer's KV; kv_heads = 0 for a layer that keeps none.
+struct KvShape {
+  std::uint32_t kv_heads = 0, k_dim = 0, v_dim = 0;
+  std::uint32_t window = 0;  ///< 0: everything stays
+  std::size_t page_bytes() const { return kPageTokens * (k_dim + v_dim) * sizeof(bf16_t); }
+};
+
+/// Pools shared by all sequences of a model.
+class KvPools {
+ public:
+  KvPools(Ledger& ledger, std::vector<KvShape> shapes);
+  const std::vector<KvShape>& shapes() const { return shapes_; }
+  PagePool& pool(std::size_t layer) { return *pools_[layer]; }
+
+ private:
+  std::vector<KvShape> shapes_;
+  std::vector<std::shared_ptr<PagePool>> pools_;  ///< layers of one page size share a pool
+};
+
+class KvStore {
+ public:
+  /// `slack`: tokens behind a window that stay, so that truncate() can go back.
+  KvStore(KvPools& pools, std::size_t slack);
+  ~KvStore();
+  KvStore(const KvStore&) = delete;
+  KvStore& operator=(const KvStore&) = delete;
+
+  /// Makes room for tokens up to `tokens` in every layer, all or nothing. Throws OutOfBudget.
+  void reserve(std::size_t tokens);
+  /// Gives back pages past `tokens`, and pages behind the windows.
+  void trim(std::size_t tokens) noexcept;
+  /// Least length that truncate may go back to without loss (0 when every layer keeps all), given `tokens` stored.
+  std::size_t oldest_restorable(std::size_t tokens) const;
+
+  bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
+  bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
+
+  /// Tile addresses of one partition of 256 tokens.
+  struct PartTiles {
+    const bf16_t* keys[kPartTiles];
+    const bf16_t* values[kPartTiles];
+  };
+  /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
+  std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
+
+  Bytes memory_bytes() const;
+
+ private:
+  std::size_t index(std::size_t layer, std::size_t head) const { return first_[layer] + head; }
+
+  KvPools& pools_;
+  std::size_t slack_;
+  std::vector<std::size_t> first_;                ///< of each layer in pages_
+  std::vector<std::vector<std::byte*>> pages_;    ///< [layer, head][page]; null: given back
+};
+
+}  // namespace snug

@@ -1,0 +1,70 @@
+#pragma once
+/// What the forward pass needs to know of a model, read from the GGUF metadata (`{arch}.*`). Architectures are rows of a
+/// table (architectures.cpp) of differences from the plain llama layer.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "format/gguf.hpp"
+
+namespace snug {
+
+enum class Activation : std::uint8_t { silu, gelu, swiglu_oai };
+enum class RopePairing : std::uint8_t { adjacent, split_half };  ///< (x[2i], x[2i+1]) / (x[i], x[i + n/2]) = NEOX
+enum class LayerKind : std::uint8_t { attention, delta_net };
+enum class Gating : std::uint8_t { softmax, sigmoid, softmax_of_chosen };
+
+/// Rotation frequencies of one kind of layer: angle of pair i at position p = p * inverse_frequency[i].
+struct RopeTable {
+  std::vector<double> inverse_frequency;  ///< empty: no rotation
+  float magnitude = 1.0f;                 ///< factor on cos and sin (YaRN, longrope)
+};
+
+/// What may differ from layer to layer.
+struct LayerConfig {
+  LayerKind kind = LayerKind::attention;
+  std::uint32_t heads = 0, kv_heads = 0;
+  std::uint32_t k_dim = 0, v_dim = 0;   ///< head dimensions of keys (and queries) and values
+  std::uint32_t window = 0;             ///< 0: full attention; else the query and window - 1 tokens before it
+  std::uint32_t rope = 0;               ///< index into ModelConfig::rope
+  std::uint32_t ffn = 0;                ///< dense FFN width, 0: none
+  bool moe = false;
+  std::int32_t kv_from = -1;            ///< reads another layer's KV (gemma4), -1: its own
+};
+
+struct DeltaNetConfig {
+  std::uint32_t conv = 0, key_heads = 0, value_heads = 0, k_dim = 0, v_dim = 0;
+};
+
+struct MoeConfig {
+  std::uint32_t experts = 0, used = 0, ffn = 0, shared_ffn = 0;
+  Gating gating = Gating::softmax;
+  bool normalise = false;
+  float scale = 1.0f;
+};
+
+struct ModelConfig {
+  std::string architecture, name;
+  std::uint32_t vocab_size = 0, width = 0, layer_count = 0, trained_context = 0;
+  float norm_epsilon = 1e-5f;
+  float embedding_scale = 1.0f;
+  float residual_scale = 1.0f;
+  float logit_scale = 1.0f;
+  float logit_softcap = 0, attention_softcap = 0;
+  float attention_scale = 0;  ///< factor on q.k
+  Activation activation = Activation::silu;
+  RopePairing pairing = RopePairing::adjacent;
+  std::vector<RopeTable> rope;
+  std::vector<LayerConfig> layers;
+  MoeConfig moe;
+  DeltaNetConfig delta;
+
+  /// Bytes of KV per token over all layers that keep every token (bf16).
+  Bytes kv_bytes_per_token() const;
+};
+
+/// Throws FormatError; for an unknown `general.architecture` it lists the known ones.
+ModelConfig read_config(const GgufFile& file);
+
+}  // namespace snug

@@ -1,0 +1,38 @@
+#pragma once
+/// Where weights live, hidden from the forward pass: it asks for slices and gets tiles that are ready to multiply.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/tile_matrix.hpp"
+
+namespace snug {
+
+/// A matrix of the model, or a stack of matrices of one shape (experts). Small vectors (norms, biases) are not here:
+/// they are always resident as f32.
+struct Weight {
+  std::uint32_t id = 0;  ///< index in the source
+  DType type{};
+  std::uint32_t rows = 0, cols = 0, experts = 1;
+
+  std::size_t groups() const { return (rows + kTileRows - 1) / kTileRows; }
+};
+
+/// Rows of a weight in tile layout. Holding it keeps the bytes where they are.
+struct WeightSlice {
+  TileMatrix matrix;           ///< rows and data of the slice: its group 0 is the slice's first group
+  std::shared_ptr<void> lease; ///< empty when nothing needs to be held
+};
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// Groups [group_begin, group_end) of one matrix; waits until they are in memory. Thread-safe.
+  virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin, std::size_t group_end) = 0;
+  /// One row as f32[cols] (embedding look-up). Thread-safe.
+  virtual void row(const Weight& weight, std::size_t row, float* out) = 0;
+};
+
+}  // namespace snug
