@@ -4,6 +4,7 @@ find_package(CLI11 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 
 include(cmake/rust.cmake)
 
@@ -15,7 +16,7 @@ snug_room(model ROOMS base kernels format text weights kv)
 snug_room(generate ROOMS base model text)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(cli ROOMS base format text model generate measure
-          LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL)
+          LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT)
 
 add_executable(snug src/main.cpp)
 target_link_libraries(snug PRIVATE snug_cli)

@@ -9,11 +9,12 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
-use crate::generation_blocks::replace_generation_blocks;
+use crate::confined::run_confined;
 use crate::limits::{self, LimitedOutput};
-use crate::{python, python_json};
+use crate::{generators, python, python_json, source};
 
 const NAME: &str = "chat template";
+const TOO_MUCH: &str = "the template does too much work for this conversation";
 
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -42,7 +43,7 @@ impl From<Error> for TemplateError {
         }
         let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
         let message = match error.kind() {
-            ErrorKind::OutOfFuel => "the template does too much work for this conversation".to_string(),
+            ErrorKind::OutOfFuel => TOO_MUCH.to_string(),
             kind => match (error.detail(), error.source()) {
                 (Some(detail), _) => format!("{kind}: {detail}"),
                 (None, Some(source)) => format!("{kind}: {source}"),
@@ -71,22 +72,23 @@ impl ChatTemplate {
             return Err(TemplateError::new("the source is too long"));
         }
         let source = std::str::from_utf8(source).map_err(|_| TemplateError::new("the source is not UTF-8"))?;
-        let source = replace_generation_blocks(source);
-        on_large_stack(|| {
+        let prepared = source::prepare(source);
+        confined(source.len(), move || {
             let mut environment = new_environment()?;
-            environment.add_template_owned(NAME, source)?;
+            environment.add_template_owned(NAME, prepared)?;
             Ok(ChatTemplate { environment })
         })
     }
 
     /// `json`: an object with the template's variables (messages, tools, add_generation_prompt, ...).
     pub fn render(&self, json: &[u8]) -> Result<String, TemplateError> {
+        let size = json.len();
         let text = std::str::from_utf8(json).map_err(|_| TemplateError::new("the messages are not UTF-8"))?;
         let variables: Json = serde_json::from_str(text).map_err(|error| TemplateError::new(error.to_string()))?;
-        on_large_stack(|| {
-            let mut environment = self.environment.clone();
-            environment.set_fuel(Some(limits::fuel_for(&variables, json.len())));
-            let mut output = LimitedOutput { bytes: Vec::new(), limit: limits::output_limit(json.len()) };
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(limits::fuel_for(&variables, size)));
+        confined(size, move || {
+            let mut output = LimitedOutput { bytes: Vec::new(), limit: limits::output_limit(size) };
             let template = environment.get_template(NAME)?;
             drop(template.render_captured_to(Value::from(Serde(&variables)), &mut output)?);
             String::from_utf8(output.bytes).map_err(|_| TemplateError::new("the rendered text is not UTF-8"))
@@ -94,16 +96,15 @@ impl ChatTemplate {
     }
 }
 
-/// Values that a template nests are dropped, compared and printed recursively; how deep is bounded by the fuel alone, so
-/// the work gets a stack for the worst case.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .stack_size(limits::STACK_BYTES)
-            .spawn_scoped(scope, work)
-            .map_err(|error| TemplateError::new(format!("cannot start a thread: {error}")))?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+fn confined<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, TemplateError> + Send + 'static,
+) -> Result<T, TemplateError> {
+    match run_confined(limits::bounds_for(size), work) {
+        Ok(Some(result)) => result,
+        Ok(None) => Err(TemplateError::new(TOO_MUCH)),
+        Err(error) => Err(TemplateError::new(format!("cannot start a thread: {error}"))),
+    }
 }
 
 fn new_environment() -> Result<Environment<'static>, Error> {
@@ -113,6 +114,7 @@ fn new_environment() -> Result<Environment<'static>, Error> {
     environment.add_function("raise_exception", raise_exception);
     python_json::add_to(&mut environment);
     python::add_to(&mut environment);
+    generators::add_to(&mut environment);
     Ok(environment)
 }
 

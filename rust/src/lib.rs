@@ -2,7 +2,9 @@
 
 mod c_api;
 mod chat_template;
-mod generation_blocks;
+mod confined;
+mod generators;
 mod limits;
 mod python;
 mod python_json;
+mod source;

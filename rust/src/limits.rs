@@ -2,18 +2,18 @@
 //! strings and deep nesting end in an error.
 
 use std::io;
+use std::time::Duration;
 
 use minijinja::{Error, ErrorKind};
 use serde_json::Value as Json;
+
+use crate::confined::Bounds;
 
 /// Nested values (lists in lists) deeper than this are refused wherever our own code walks them.
 pub const MAX_DEPTH: usize = 200;
 
 /// Source text longer than this is no chat template.
-pub const MAX_SOURCE_BYTES: usize = 4 << 20;
-
-/// Stack of the thread that renders. Committed as touched; ordinary templates touch a few pages.
-pub const STACK_BYTES: usize = 256 << 20;
+pub const MAX_SOURCE_BYTES: usize = 512 << 10;
 
 const BASE_FUEL: u64 = 2_000_000;
 const FUEL_PER_MESSAGE_PAIR: u64 = 40;
@@ -26,6 +26,14 @@ pub fn fuel_for(variables: &Json, json_bytes: usize) -> u64 {
     let items = count("messages").saturating_add(count("tools")).saturating_add(count("documents"));
     let pairs = items.saturating_mul(items).saturating_mul(FUEL_PER_MESSAGE_PAIR).min(MAX_PAIR_FUEL);
     BASE_FUEL + pairs + 4 * json_bytes as u64
+}
+
+/// Far above what any conversation needs.
+pub fn bounds_for(json_bytes: usize) -> Bounds {
+    Bounds {
+        memory_bytes: (128 << 20) + 64 * json_bytes as i64,
+        time: Duration::from_millis(5_000 + json_bytes as u64 / 100),
+    }
 }
 
 pub fn output_limit(json_bytes: usize) -> usize {
@@ -41,7 +49,7 @@ pub struct LimitedOutput {
 impl io::Write for LimitedOutput {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + part.len() > self.limit {
-            return Err(io::Error::new(io::ErrorKind::Other, "the rendered text is too long"));
+            return Err(io::Error::other("the rendered text is too long"));
         }
         self.bytes.extend_from_slice(part);
         Ok(part.len())

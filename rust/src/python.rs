@@ -3,12 +3,18 @@
 use minijinja::value::{from_args, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
+use crate::generators::Generator;
+use crate::limits;
+
 pub fn add_to(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(unknown_method);
     environment.set_formatter(format_value);
     environment.add_function("strftime_now", strftime_now);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
+    environment.add_filter("string", string);
+    environment.add_filter("_iterated", iterated);
+    environment.add_filter("_stored", stored);
     // Filters and functions that Jinja2 doesn't know: a template that uses them fails there too.
     for name in ["split", "lines", "bool", "chain", "zip"] {
         environment.remove_filter(name);
@@ -50,6 +56,54 @@ fn format_value(out: &mut Output, _state: &mut State, value: &Value) -> Result<(
     written.map_err(Error::from)
 }
 
+fn string(state: &State, value: Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => Ok(value),
+        ValueKind::Number if !value.is_integer() => Ok(Value::from(float_repr(f64::try_from(value)?))),
+        _ => minijinja::filters::string(state, &value),
+    }
+}
+
+/// What a `for` loop runs over (see source.rs).
+fn iterated(value: Value) -> Result<Value, Error> {
+    if value.is_none() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "None is not iterable"));
+    }
+    Ok(value)
+}
+
+/// What is kept in a namespace (see source.rs): no namespaces, whose cycles nothing could print, and nothing deep.
+fn stored(state: &State, value: Value) -> Result<Value, Error> {
+    check_stored(state, &value, 0)?;
+    Ok(value)
+}
+
+fn check_stored(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
+    let Some(object) = value.as_object() else {
+        return Ok(());
+    };
+    if object.type_name().ends_with("::Namespace") {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a namespace cannot hold a namespace"));
+    }
+    if depth > limits::MAX_DEPTH {
+        return Err(limits::too_deep());
+    }
+    // A generator would be used up, a macro holds nothing.
+    if object.enumerator_len().is_none() {
+        return Ok(());
+    }
+    let Some(items) = object.try_iter_pairs() else {
+        return Ok(());
+    };
+    for (position, (_, item)) in items.enumerate() {
+        if position % 8 == 0 {
+            state.consume_fuel(1)?;
+        }
+        check_stored(state, &item, depth + 1)?;
+    }
+    Ok(())
+}
+
 /// Anything with a length and items, strings and maps included.
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
@@ -60,7 +114,8 @@ fn is_sequence(value: &Value) -> bool {
 }
 
 fn is_iterable(value: &Value) -> bool {
-    !value.is_none() && value.try_iter().is_ok()
+    let generator = value.downcast_object_ref::<Generator>().is_some();
+    generator || (!value.is_none() && value.try_iter().is_ok())
 }
 
 fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {

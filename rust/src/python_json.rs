@@ -34,8 +34,16 @@ fn tojson(state: &State, value: &Value, given: Rest<Value>, named: Kwargs) -> Re
             (part(0)?, part(1)?)
         }
     };
-    let mut writer =
-        Writer { state, out: String::new(), charged: 0, ensure_ascii, indent, item_separator, key_separator, sort_keys };
+    let mut writer = Writer {
+        state,
+        out: String::new(),
+        charged: 0,
+        ensure_ascii,
+        indent,
+        item_separator,
+        key_separator,
+        sort_keys,
+    };
     writer.value(value, 0)?;
     Ok(Value::from(writer.out))
 }
@@ -82,6 +90,9 @@ impl Writer<'_, '_, '_> {
             ValueKind::Number if value.is_integer() => self.out.push_str(&value.to_string()),
             ValueKind::Number => self.out.push_str(&json_float(value)?),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Iterable if value.len().is_none() => {
+                return Err(invalid("a generator cannot be written as JSON"))
+            }
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
             ValueKind::Map => self.map(value, depth)?,
             kind => return Err(invalid(format!("a value of type {kind} cannot be written as JSON"))),

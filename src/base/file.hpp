@@ -30,24 +30,6 @@ enum class Caching { page_cache, direct };
 /// Throws IoError("cannot open PATH: reason").
 std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching caching = Caching::page_cache);
 
-/// Many reads in flight: io_uring where the kernel allows it, else a few threads. Not thread-safe.
-class AsyncReader {
- public:
-  virtual ~AsyncReader() = default;
-  struct Completion {
-    std::uint64_t id = 0;
-    std::int64_t result = 0;  ///< bytes read, or -errno
-  };
-  /// Queues a read of `into` at `offset` of `file`; both must outlive the completion. Blocks while `depth` are in flight.
-  virtual void submit(std::uint64_t id, const RandomAccessFile& file, Bytes offset, std::span<std::byte> into) = 0;
-  /// Next completed read; waits for one. REQUIRES: at least one in flight.
-  virtual Completion wait() = 0;
-  virtual std::size_t in_flight() const = 0;
-};
-
-/// `SNUG_IO=threads` forces the fallback. `depth` = most reads in flight.
-std::unique_ptr<AsyncReader> make_async_reader(unsigned depth = 32);
-
 /// Writes `path` whole or not at all: a temporary name beside it, fsync, rename, fsync of the directory. `write` gets a
 /// function that appends bytes. Throws IoError (the temporary is removed).
 void write_atomically(const std::string& path,

@@ -39,8 +39,8 @@ struct KernelTable {
   std::string_view name;
 
   // --- products (matmul.cpp) ---
-  /// Rows [row_begin, row_end) of `x` (f32[rows][stride]) quantised into `out` (Q8Rows of the same k).
-  void (*quantize_rows)(const float* x, std::size_t stride, Q8Rows out, std::size_t row_begin, std::size_t row_end);
+  /// x (f32[n], n a multiple of 32) quantised as values [k_begin, k_begin + n) of row `row` of `out`.
+  void (*quantize)(const float* x, std::size_t n, const Q8Rows& out, std::size_t row, std::size_t k_begin);
   /// y[r * y_stride + n - 16 * group_begin] = sum_k W[n, k] x[r, k] for every row r of x and n in the 16-row groups
   /// [group_begin, group_end) (padding rows included: y must hold whole groups). Quantised W.
   /// `scratch`: matmul_scratch_bytes(), 64-byte aligned, private to the caller's thread.

@@ -15,7 +15,7 @@ struct ChatTemplateOptions {
 };
 
 class ChatTemplate {
- public:
+public:
   /// Compiles `source`; throws FormatError with line and reason.
   ChatTemplate(std::string_view source, std::string_view bos_token, std::string_view eos_token);
   ~ChatTemplate();
@@ -30,7 +30,7 @@ class ChatTemplate {
   static std::string_view builtin(std::string_view name);
   static std::vector<std::string_view> builtin_names();
 
- private:
+private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

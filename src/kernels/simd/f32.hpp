@@ -13,6 +13,13 @@
 #include <cstdint>
 
 #define SNUG_INLINE inline __attribute__((always_inline))
+/// Loops over registers must be unrolled to stay in registers; over the arrays of the scalar build that only costs compile time.
+#if defined(SNUG_ISA_scalar)
+#define SNUG_UNROLL(n)
+#else
+#define SNUG_UNROLL(n) _Pragma(SNUG_UNROLL_TEXT(GCC unroll n))
+#define SNUG_UNROLL_TEXT(x) #x
+#endif
 
 #if defined(SNUG_ISA_avx512)
 #include "kernels/simd/f32_avx512.hpp"

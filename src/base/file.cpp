@@ -1,0 +1,107 @@
+#include "base/file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.hpp"
+
+namespace snug {
+
+namespace {
+
+/// Owns a descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+class PosixFile final : public RandomAccessFile {
+ public:
+  PosixFile(Descriptor fd, std::string path, Bytes size) : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+  Bytes size() const override { return size_; }
+  const std::string& path() const override { return path_; }
+  int descriptor() const override { return fd_.get(); }
+
+  void read(Bytes offset, std::span<std::byte> into) const override {
+    while (!into.empty()) {
+      const ssize_t n = pread(fd_.get(), into.data(), into.size(), static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail<IoError>("cannot read {} at {}: {}", path_, offset, std::strerror(errno));
+      if (n == 0) fail<IoError>("{} ends at {}: it is shorter than expected", path_, offset);
+      offset += static_cast<Bytes>(n);
+      into = into.subspan(static_cast<std::size_t>(n));
+    }
+  }
+
+ private:
+  Descriptor fd_;
+  std::string path_;
+  Bytes size_;
+};
+
+void write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching caching) {
+  int fd = -1;
+  if (caching == Caching::direct) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (fd < 0) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
+  Descriptor owned(fd);
+  struct stat info {};
+  if (fstat(fd, &info) != 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) fail<IoError>("cannot open {}: not a regular file", path);
+  return std::make_unique<PosixFile>(std::move(owned), path, static_cast<Bytes>(info.st_size));
+}
+
+void write_atomically(const std::string& path,
+                      const std::function<void(const std::function<void(std::span<const std::byte>)>& append)>& write) {
+  std::string temporary = path + ".XXXXXX";
+  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd < 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
+  try {
+    const Descriptor owned(fd);
+    write([&](std::span<const std::byte> bytes) { write_all(fd, path, bytes); });
+    if (fchmod(fd, 0644) != 0 || fsync(fd) != 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
+    if (rename(temporary.c_str(), path.c_str()) != 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
+  } catch (...) {
+    unlink(temporary.c_str());
+    throw;
+  }
+  const auto slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() >= 0) fsync(directory.get());
+}
+
+std::string read_text_file(const std::string& path, Bytes limit) {
+  const auto file = open_file(path);
+  if (file->size() > limit) fail<IoError>("{} is too large: {} where {} are allowed", path, format_bytes(file->size()), format_bytes(limit));
+  std::string text(file->size(), '\0');
+  file->read(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+}  // namespace snug

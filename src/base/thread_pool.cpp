@@ -1,0 +1,129 @@
+#include "base/thread_pool.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace snug {
+
+namespace {
+
+constexpr auto kSpin = std::chrono::microseconds(100);
+
+unsigned allowed_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
+  return std::max(1u, static_cast<unsigned>(CPU_COUNT(&set)));
+}
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// Spins while `value` is `old`, for as long as spinning is cheaper than a wake-up, then sleeps.
+void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  const auto until = std::chrono::steady_clock::now() + kSpin;
+  while (value.load(std::memory_order_acquire) == old) {
+    for (int i = 0; i < 64; ++i) {
+      pause();
+      if (value.load(std::memory_order_acquire) != old) return;
+    }
+    if (std::chrono::steady_clock::now() > until) {
+      value.wait(old, std::memory_order_acquire);
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+/// A job is published by raising `epoch`; every worker takes part in every job and raises `done`, so nobody can still be
+/// reading a job when the next one is written.
+struct ThreadPool::State {
+  std::size_t n = 0, grain = 1;
+  void* context = nullptr;
+  Chunk chunk = nullptr;
+  alignas(64) std::atomic<std::uint32_t> epoch{0};
+  alignas(64) std::atomic<std::size_t> next{0};
+  alignas(64) std::atomic<std::uint32_t> done{0};
+  std::atomic<bool> stop{false}, failed{false};
+  std::mutex error_mutex;
+  std::exception_ptr error;
+  std::vector<std::thread> workers;
+
+  void work(unsigned worker) {
+    try {
+      while (!failed.load(std::memory_order_relaxed)) {
+        const std::size_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+        if (begin >= n) break;
+        chunk(context, begin, std::min(n, begin + grain), worker);
+      }
+    } catch (...) {
+      const std::lock_guard lock(error_mutex);
+      if (!error) error = std::current_exception();
+      failed = true;
+    }
+  }
+
+  void worker_loop(unsigned worker) {
+    for (std::uint32_t seen = 0;;) {
+      wait_while(epoch, seen);
+      seen = epoch.load(std::memory_order_acquire);
+      if (stop.load(std::memory_order_relaxed)) return;
+      work(worker);
+      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == workers.size()) done.notify_one();
+    }
+  }
+};
+
+ThreadPool::ThreadPool(unsigned threads) : size_(threads ? threads : allowed_cpus()), state_(std::make_unique<State>()) {
+  // Reserved first: the vector's size is read by the workers and must be final before the first job.
+  state_->workers.reserve(size_ - 1);
+  for (unsigned i = 1; i < size_; ++i) state_->workers.emplace_back([state = state_.get(), i] { state->worker_loop(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  state_->stop = true;
+  state_->epoch.fetch_add(1, std::memory_order_release);
+  state_->epoch.notify_all();
+  for (auto& worker : state_->workers) worker.join();
+}
+
+void ThreadPool::run(std::size_t n, std::size_t grain, void* context, Chunk chunk) {
+  grain = std::max<std::size_t>(1, grain);
+  if (n == 0) return;
+  if (n <= grain || size_ == 1) {
+    for (std::size_t begin = 0; begin < n; begin += grain) chunk(context, begin, std::min(n, begin + grain), 0);
+    return;
+  }
+  State& s = *state_;
+  s.n = n;
+  s.grain = grain;
+  s.context = context;
+  s.chunk = chunk;
+  s.next.store(0, std::memory_order_relaxed);
+  s.done.store(0, std::memory_order_relaxed);
+  s.epoch.fetch_add(1, std::memory_order_release);
+  s.epoch.notify_all();
+  s.work(0);
+  const auto others = static_cast<std::uint32_t>(s.workers.size());
+  for (std::uint32_t done; (done = s.done.load(std::memory_order_acquire)) != others;) wait_while(s.done, done);
+  if (s.failed.load()) {
+    s.failed = false;
+    std::rethrow_exception(std::exchange(s.error, nullptr));
+  }
+}
+
+}  // namespace snug

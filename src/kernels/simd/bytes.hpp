@@ -1,0 +1,145 @@
+#pragma once
+/// Integer vocabulary of the products: 64 bytes = 16 rows x 4 consecutive values (lane r = row r). Bit operations are the
+/// compiler's vector extension; what has its own instruction is here.
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/simd/f32.hpp"
+
+namespace snug::SNUG_ISA_NS {
+
+typedef std::uint32_t U32x16 __attribute__((vector_size(64)));
+typedef std::uint8_t U8x16 __attribute__((vector_size(16)));
+typedef std::uint16_t U16x16 __attribute__((vector_size(32)));
+
+template <class Vector>
+SNUG_INLINE Vector load_vector(const void* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+SNUG_INLINE U32x16 load_u32(const void* p) { return load_vector<U32x16>(p); }
+SNUG_INLINE U32x16 widen(U8x16 v) { return __builtin_convertvector(v, U32x16); }
+SNUG_INLINE U32x16 widen(U16x16 v) { return __builtin_convertvector(v, U32x16); }
+SNUG_INLINE U32x16 splat(std::uint32_t v) { return U32x16{} + v; }
+
+SNUG_INLINE I32x16 as_i32(U32x16 v) {
+  I32x16 out;
+  static_assert(sizeof(out) == sizeof(v));
+  std::memcpy(&out, &v, sizeof(v));
+  return out;
+}
+SNUG_INLINE F32x16 as_f32(U32x16 v) {
+  F32x16 out;
+  static_assert(sizeof(out) == sizeof(v));
+  std::memcpy(&out, &v, sizeof(v));
+  return out;
+}
+/// Lanes as signed integers, converted.
+SNUG_INLINE F32x16 to_f32(U32x16 v) { return to_f32(as_i32(v)); }
+
+/// Whether dot_signed needs its weights biased by 128 (vpdpbusd multiplies unsigned by signed), and the accumulator
+/// started at -128 * sum of the activations.
+#if defined(SNUG_ISA_avx512)
+inline constexpr bool kBiasSigned = true;
+#else
+inline constexpr bool kBiasSigned = false;
+#endif
+
+/// acc[lane] += sum over 4 values of w (unsigned, at most 63, or kBiasSigned-biased) * a (signed, a[0..3] for every lane).
+SNUG_INLINE I32x16 dot_unsigned(I32x16 acc, U32x16 w, const std::int8_t* a) {
+  std::int32_t four;
+  std::memcpy(&four, a, 4);
+#if defined(SNUG_ISA_avx512)
+  return {_mm512_dpbusd_epi32(acc.v, reinterpret_cast<__m512i>(w), _mm512_set1_epi32(four))};
+#elif defined(SNUG_ISA_avx2)
+  const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+  __m256i half[2], sum[2];
+  std::memcpy(half, &w, sizeof(half));
+  std::memcpy(sum, &acc, sizeof(sum));
+  for (int i = 0; i < 2; ++i)
+    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(half[i], x), ones));
+  std::memcpy(&acc, sum, sizeof(sum));
+  return acc;
+#elif defined(SNUG_ISA_neon)
+  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+  int8x16_t part[4];
+  int32x4_t sum[4];
+  std::memcpy(part, &w, sizeof(part));
+  std::memcpy(sum, &acc, sizeof(sum));
+  for (int i = 0; i < 4; ++i) sum[i] = vdotq_s32(sum[i], part[i], x);
+  std::memcpy(&acc, sum, sizeof(sum));
+  return acc;
+#else
+  std::uint8_t bytes[64];
+  std::int32_t sum[16];
+  std::memcpy(bytes, &w, sizeof(bytes));
+  std::memcpy(sum, &acc, sizeof(sum));
+  for (int lane = 0; lane < 16; ++lane)
+    for (int i = 0; i < 4; ++i) sum[lane] += bytes[lane * 4 + i] * a[i];
+  std::memcpy(&acc, sum, sizeof(sum));
+  return acc;
+#endif
+}
+
+/// The same for weights in [-127, 127], as ready_signed() returns them.
+SNUG_INLINE I32x16 dot_signed(I32x16 acc, U32x16 w, const std::int8_t* a) {
+#if defined(SNUG_ISA_avx512) || defined(SNUG_ISA_neon)
+  return dot_unsigned(acc, w, a);
+#elif defined(SNUG_ISA_avx2)
+  // maddubs saturates at 16 bits for 8-bit weights: give it |w| and a with the sign of w.
+  std::int32_t four;
+  std::memcpy(&four, a, 4);
+  const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+  __m256i half[2], sum[2];
+  std::memcpy(half, &w, sizeof(half));
+  std::memcpy(sum, &acc, sizeof(sum));
+  for (int i = 0; i < 2; ++i) {
+    const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(half[i]), _mm256_sign_epi8(x, half[i]));
+    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(products, ones));
+  }
+  std::memcpy(&acc, sum, sizeof(sum));
+  return acc;
+#else
+  std::int8_t bytes[64];
+  std::int32_t sum[16];
+  std::memcpy(bytes, &w, sizeof(bytes));
+  std::memcpy(sum, &acc, sizeof(sum));
+  for (int lane = 0; lane < 16; ++lane)
+    for (int i = 0; i < 4; ++i) sum[lane] += bytes[lane * 4 + i] * a[i];
+  std::memcpy(&acc, sum, sizeof(sum));
+  return acc;
+#endif
+}
+SNUG_INLINE U32x16 ready_signed(U32x16 w) { return kBiasSigned ? w ^ 0x80808080u : w; }
+
+/// Each byte (0..15) replaced by table[byte].
+SNUG_INLINE U32x16 look_up(const std::int8_t* table, U32x16 codes) {
+#if defined(SNUG_ISA_avx512)
+  const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  return reinterpret_cast<U32x16>(_mm512_shuffle_epi8(t, reinterpret_cast<__m512i>(codes)));
+#elif defined(SNUG_ISA_avx2)
+  const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  __m256i half[2];
+  std::memcpy(half, &codes, sizeof(half));
+  for (auto& h : half) h = _mm256_shuffle_epi8(t, h);
+  std::memcpy(&codes, half, sizeof(half));
+  return codes;
+#elif defined(SNUG_ISA_neon)
+  const int8x16_t t = vld1q_s8(table);
+  uint8x16_t part[4];
+  std::memcpy(part, &codes, sizeof(part));
+  for (auto& p : part) p = vreinterpretq_u8_s8(vqtbl1q_s8(t, p));
+  std::memcpy(&codes, part, sizeof(part));
+  return codes;
+#else
+  std::uint8_t bytes[64];
+  std::memcpy(bytes, &codes, sizeof(bytes));
+  for (auto& b : bytes) b = static_cast<std::uint8_t>(table[b]);
+  std::memcpy(&codes, bytes, sizeof(bytes));
+  return codes;
+#endif
+}
+
+}  // namespace snug::SNUG_ISA_NS

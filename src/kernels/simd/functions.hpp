@@ -1,0 +1,40 @@
+#pragma once
+/// The functions that every instruction set provides; their meaning is in kernels/kernels.hpp.
+
+#include "kernels/kernels.hpp"
+
+namespace snug::SNUG_ISA_NS {
+
+void quantize(const float* x, std::size_t n, const Q8Rows& out, std::size_t row, std::size_t k_begin);
+void matmul_q8(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const Q8Rows& x, float* y,
+               std::size_t y_stride, std::byte* scratch);
+void matmul_float(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const float* x,
+                  std::size_t x_rows, std::size_t x_stride, float* y, std::size_t y_stride, std::byte* scratch);
+
+void rms_norm(const float* x, const float* weight, float eps, std::size_t n, float* out);
+void add(float* x, const float* y, std::size_t n);
+void scale(float* x, float factor, std::size_t n);
+void multiply(float* x, const float* y, std::size_t n);
+void axpy(float* x, float a, const float* y, std::size_t n);
+float dot(const float* x, const float* y, std::size_t n);
+void silu(float* x, std::size_t n);
+void sigmoid(float* x, std::size_t n);
+void silu_mul(const float* gate, const float* up, std::size_t n, float* out);
+void gelu_mul(const float* gate, const float* up, std::size_t n, float* out);
+void swiglu_oai(const float* gate, const float* up, float alpha, float limit, std::size_t n, float* out);
+void softmax(float* x, std::size_t n);
+void softcap(float* x, float cap, std::size_t n);
+float max(const float* x, std::size_t n);
+float log_sum_exp(const float* x, std::size_t n);
+void rope(float* x, const float* cos, const float* sin, std::size_t pairs, bool split_half);
+
+void to_bf16(const float* x, std::size_t n, bf16_t* out);
+void store_key(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
+void store_value(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
+void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
+            const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch);
+void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc, std::size_t v_dim);
+
+const KernelTable& table();
+
+}  // namespace snug::SNUG_ISA_NS

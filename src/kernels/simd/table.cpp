@@ -1,0 +1,37 @@
+#include "kernels/simd/functions.hpp"
+
+#define SNUG_STRING(x) SNUG_STRING_(x)
+#define SNUG_STRING_(x) #x
+
+namespace snug::SNUG_ISA_NS {
+
+const KernelTable& table() {
+  static const KernelTable table{.name = SNUG_STRING(SNUG_ISA_NS),
+                                 .quantize = quantize,
+                                 .matmul_q8 = matmul_q8,
+                                 .matmul_float = matmul_float,
+                                 .rms_norm = rms_norm,
+                                 .add = add,
+                                 .scale = scale,
+                                 .multiply = multiply,
+                                 .axpy = axpy,
+                                 .dot = dot,
+                                 .silu = silu,
+                                 .sigmoid = sigmoid,
+                                 .silu_mul = silu_mul,
+                                 .gelu_mul = gelu_mul,
+                                 .swiglu_oai = swiglu_oai,
+                                 .softmax = softmax,
+                                 .softcap = softcap,
+                                 .max = max,
+                                 .log_sum_exp = log_sum_exp,
+                                 .rope = rope,
+                                 .to_bf16 = to_bf16,
+                                 .store_key = store_key,
+                                 .store_value = store_value,
+                                 .attend = attend,
+                                 .merge = merge};
+  return table;
+}
+
+}  // namespace snug::SNUG_ISA_NS
