@@ -32,7 +32,7 @@ pub fn fuel_for(variables: &Json, json_bytes: usize) -> u64 {
 pub fn bounds_for(json_bytes: usize) -> Bounds {
     Bounds {
         memory_bytes: (128 << 20) + 64 * json_bytes as i64,
-        time: Duration::from_millis(5_000 + json_bytes as u64 / 100),
+        time: Duration::from_millis(5_000 + json_bytes as u64 / 1000),
     }
 }
 

@@ -63,7 +63,7 @@ SNUG_INLINE F32x16 div(const F32x16& a, const F32x16& b) {
   return each_lane<F32x16>([&](std::size_t i) { return a.v[i] / b.v[i]; });
 }
 SNUG_INLINE F32x16 fma(const F32x16& a, const F32x16& b, const F32x16& c) {
-  return each_lane<F32x16>([&](std::size_t i) { return a.v[i] * b.v[i] + c.v[i]; });
+  return each_lane<F32x16>([&](std::size_t i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
 SNUG_INLINE F32x16 max(const F32x16& a, const F32x16& b) {
   return each_lane<F32x16>([&](std::size_t i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });

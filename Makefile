@@ -1,0 +1,40 @@
+# The two commands: `make run` (install, build, answer one prompt) and `make test`.
+PRESET ?= release
+BUILD = build/release
+CLANG_FORMAT ?= clang-format-19
+
+.PHONY: build run test test-all bench format format-check clean bootstrap
+
+build: bootstrap
+	cmake --preset $(PRESET) >/dev/null
+	cmake --build $(BUILD)
+
+bootstrap:
+	@tools/bootstrap.sh
+
+run: build
+	$(BUILD)/snug run smollm2-135m -n 64 --temp 0 "Why is the sky blue?"
+
+test: PRESET = ci
+test: build
+	ctest --test-dir $(BUILD) --output-on-failure
+
+# The sanitizers and the aarch64 kernels (under qemu-user) as well.
+test-all: test
+	tools/bootstrap.sh --dev
+	for preset in asan tsan aarch64; do \
+	  cmake --preset $$preset >/dev/null && cmake --build build/$$preset && \
+	  ctest --test-dir build/$$preset --output-on-failure || exit 1; done
+
+bench: build
+	$(BUILD)/snug bench smollm2-135m
+
+SOURCES = $(shell git ls-files '*.cpp' '*.hpp')
+format:
+	$(CLANG_FORMAT) -i $(SOURCES)
+format-check:
+	tools/bootstrap.sh --dev
+	$(CLANG_FORMAT) --dry-run -Werror $(SOURCES)
+
+clean:
+	rm -rf build

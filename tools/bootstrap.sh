@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing, and nothing else. `--dev` adds those of the formatter and the cross build.
+set -euo pipefail
+
+packages=(g++ cmake ninja-build pkg-config ccache libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libgtest-dev
+  libbenchmark-dev libpcre2-dev libcurl4-openssl-dev libssl-dev libedit-dev python3 python3-pip)
+command -v cargo >/dev/null || packages+=(cargo-web rustc-web)
+if [ "${1:-}" = --dev ]; then
+  packages+=(clang-format-19 g++-aarch64-linux-gnu qemu-user googletest)
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "error: install these packages as root: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "Installing ${missing[*]}" >&2
+"${as_root[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
