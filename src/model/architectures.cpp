@@ -1,0 +1,187 @@
+// The table of architectures and the reading of their metadata. A dense architecture is a row; biases, query/key norms,
+// norms after a block, sinks, fused or shared tensors need no flag: they are used where the file has them.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "base/error.hpp"
+#include "model/config.hpp"
+#include "model/rope.hpp"
+
+namespace snug {
+
+namespace {
+
+struct Architecture {
+  std::string_view name;
+  RopePairing pairing = RopePairing::split_half;
+  Activation activation = Activation::silu;
+  bool scaled_embedding = false;    ///< times sqrt(width)
+  std::uint32_t full_every = 0;     ///< n: layers n-1, 2n-1, ... see everything, the others the window
+  float window_rope_base = 0;       ///< windowed layers rotate with this base, unscaled; 0: like the others
+  std::uint32_t no_rope_every = 0;  ///< n: layers n-1, 2n-1, ... do not rotate
+  Gating gating = Gating::softmax;
+  bool normalise_experts = true;    ///< chosen experts' weights are made to add up to 1
+};
+
+constexpr auto kAdjacent = RopePairing::adjacent;
+
+constexpr Architecture kArchitectures[] = {
+    {.name = "llama", .pairing = kAdjacent},
+    {.name = "smollm3", .pairing = kAdjacent, .no_rope_every = 4},
+    {.name = "qwen2"},
+    {.name = "qwen3"},
+    {.name = "qwen3moe"},
+    {.name = "olmoe", .normalise_experts = false},
+    {.name = "phi3"},
+    {.name = "gemma3",
+     .activation = Activation::gelu,
+     .scaled_embedding = true,
+     .full_every = 6,
+     .window_rope_base = 10000.0f},
+    {.name = "gpt-oss", .activation = Activation::swiglu_oai, .full_every = 2, .gating = Gating::softmax_of_chosen},
+};
+
+const Architecture& find_architecture(const GgufFile& file) {
+  const auto name = file.get_string("general.architecture");
+  if (!name) fail<FormatError>("{}: metadata general.architecture is missing", file.path());
+  std::string known;
+  for (const Architecture& a : kArchitectures) {
+    if (a.name == *name) return a;
+    known += known.empty() ? "" : ", ";
+    known += a.name;
+  }
+  fail<FormatError>("{}: architecture '{}' is not supported; known are {}", file.path(), *name, known);
+}
+
+/// Reads `{arch}.*` with clear errors.
+class Keys {
+ public:
+  Keys(const GgufFile& file, std::string_view architecture) : file_(file), prefix_(std::string(architecture) + ".") {}
+
+  std::uint32_t count(std::string_view key, std::uint64_t least, std::uint64_t most) const {
+    const auto value = file_.get_uint(prefix_ + std::string(key));
+    if (!value) fail<FormatError>("{}: metadata {}{} is missing", file_.path(), prefix_, key);
+    return checked(key, *value, least, most);
+  }
+  std::uint32_t count_or(std::string_view key, std::uint32_t otherwise, std::uint64_t most) const {
+    const auto value = file_.get_uint(prefix_ + std::string(key));
+    return value ? checked(key, *value, 0, most) : otherwise;
+  }
+  float number_or(std::string_view key, float otherwise) const {
+    return static_cast<float>(file_.get_float(prefix_ + std::string(key)).value_or(otherwise));
+  }
+  /// One number for all layers, or an array with one per layer.
+  std::vector<std::uint32_t> per_layer(std::string_view key, std::size_t layers, std::uint64_t least, std::uint64_t most,
+                                       std::uint32_t otherwise) const {
+    const GgufValue* value = file_.find(prefix_ + std::string(key));
+    if (!value) return std::vector<std::uint32_t>(layers, otherwise);
+    if (!std::holds_alternative<GgufArray>(*value)) return std::vector<std::uint32_t>(layers, count(key, least, most));
+    const std::vector<double> numbers = *file_.get_numbers(prefix_ + std::string(key));
+    if (numbers.size() < layers) fail<FormatError>("{}: metadata {}{} has {} entries for {} layers", file_.path(), prefix_, key, numbers.size(), layers);
+    std::vector<std::uint32_t> result;
+    for (std::size_t i = 0; i < layers; ++i) {
+      if (numbers[i] < 0) fail<FormatError>("{}: metadata {}{} has a negative entry", file_.path(), prefix_, key);
+      result.push_back(checked(key, static_cast<std::uint64_t>(numbers[i]), least, most));
+    }
+    return result;
+  }
+
+ private:
+  std::uint32_t checked(std::string_view key, std::uint64_t value, std::uint64_t least, std::uint64_t most) const {
+    if (value < least || value > most)
+      fail<FormatError>("{}: metadata {}{} is {}, expected {} to {}", file_.path(), prefix_, key, value, least, most);
+    return static_cast<std::uint32_t>(value);
+  }
+  const GgufFile& file_;
+  std::string prefix_;
+};
+
+constexpr std::uint64_t kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxHeads = 4096, kMaxHeadDim = 1024, kMaxContext = 1u << 30;
+
+void read_layers(const GgufFile& file, const Architecture& architecture, const Keys& keys, ModelConfig& c) {
+  const auto heads = keys.per_layer("attention.head_count", c.layer_count, 1, kMaxHeads, 0);
+  const auto kv_heads = keys.per_layer("attention.head_count_kv", c.layer_count, 1, kMaxHeads, 0);
+  const auto ffn = keys.per_layer("feed_forward_length", c.layer_count, 0, kMaxWidth * 16, 0);
+  const std::uint32_t window = keys.count_or("attention.sliding_window", 0, kMaxContext);
+  c.layers.resize(c.layer_count);
+  for (std::uint32_t i = 0; i < c.layer_count; ++i) {
+    LayerConfig& layer = c.layers[i];
+    layer.heads = heads[i];
+    layer.kv_heads = kv_heads[i] ? kv_heads[i] : heads[i];
+    if (layer.heads == 0 || layer.heads % layer.kv_heads != 0)
+      fail<FormatError>("{}: layer {} has {} heads over {} KV heads", file.path(), i, layer.heads, layer.kv_heads);
+    const std::uint32_t dim = c.width / layer.heads;
+    layer.k_dim = keys.count_or("attention.key_length", dim, kMaxHeadDim);
+    layer.v_dim = keys.count_or("attention.value_length", dim, kMaxHeadDim);
+    if (layer.k_dim == 0 || layer.v_dim == 0 || layer.k_dim % 16 != 0 || layer.v_dim % 16 != 0)
+      fail<FormatError>("{}: head dimensions {} and {} are not multiples of 16", file.path(), layer.k_dim, layer.v_dim);
+    const bool full = architecture.full_every == 0 || (i + 1) % architecture.full_every == 0;
+    layer.window = full ? 0 : window;
+    layer.ffn = ffn[i];
+    layer.moe = c.moe.experts > 0 && file.find_tensor(fmt::format("blk.{}.ffn_gate_inp.weight", i));
+  }
+}
+
+void read_rope(const GgufFile& file, const Architecture& architecture, ModelConfig& c) {
+  const std::uint32_t dim = c.layers.front().k_dim;
+  c.rope.push_back(scaled_rope(file, c.architecture, dim));
+  c.rope.push_back(plain_rope(dim, architecture.window_rope_base > 0 ? architecture.window_rope_base : 1.0));
+  c.rope.push_back({});
+  for (std::uint32_t i = 0; i < c.layer_count; ++i) {
+    if (architecture.window_rope_base > 0 && c.layers[i].window) c.layers[i].rope = 1;
+    if (architecture.no_rope_every && (i + 1) % architecture.no_rope_every == 0) c.layers[i].rope = 2;
+  }
+}
+
+}  // namespace
+
+ModelConfig read_config(const GgufFile& file) {
+  const Architecture& architecture = find_architecture(file);
+  const Keys keys(file, architecture.name);
+  ModelConfig c;
+  c.architecture = architecture.name;
+  c.name = std::string(file.get_string("general.name").value_or(""));
+  c.activation = architecture.activation;
+  c.pairing = architecture.pairing;
+  c.layer_count = keys.count("block_count", 1, kMaxLayers);
+  c.width = keys.count("embedding_length", 1, kMaxWidth);
+  c.trained_context = keys.count("context_length", 1, kMaxContext);
+  c.norm_epsilon = keys.number_or("attention.layer_norm_rms_epsilon", 1e-5f);
+  const GgufTensor* embedding = file.find_tensor("token_embd.weight");
+  if (!embedding || embedding->shape.size() != 2) fail<FormatError>("{}: tensor token_embd.weight is missing or not a matrix", file.path());
+  if (embedding->shape[1] > (1u << 24)) fail<FormatError>("{}: a vocabulary of {} is too large", file.path(), embedding->shape[1]);
+  c.vocab_size = static_cast<std::uint32_t>(embedding->shape[1]);
+  if (architecture.scaled_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.width));
+  c.logit_softcap = keys.number_or("final_logit_softcapping", 0);
+  c.attention_softcap = keys.number_or("attn_logit_softcapping", 0);
+
+  c.moe.experts = keys.count_or("expert_count", 0, 4096);
+  if (c.moe.experts) {
+    c.moe.used = keys.count("expert_used_count", 1, c.moe.experts);
+    c.moe.ffn = keys.count_or("expert_feed_forward_length", keys.count_or("feed_forward_length", 0, kMaxWidth), kMaxWidth);
+    c.moe.gating = architecture.gating;
+    c.moe.normalise = architecture.normalise_experts;
+    const float scale = keys.number_or("expert_weights_scale", 1.0f);
+    c.moe.scale = scale == 0 ? 1.0f : scale;
+  }
+  read_layers(file, architecture, keys, c);
+  read_rope(file, architecture, c);
+  c.attention_scale = keys.number_or("attention.scale", 0);
+  if (c.attention_scale == 0) {
+    // gemma3 27B alone scales by the width per head instead of the head dimension.
+    const bool by_width = c.architecture == "gemma3" && c.layer_count == 62;
+    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(by_width ? c.width / c.layers[0].heads : c.layers[0].k_dim));
+  }
+  return c;
+}
+
+Bytes ModelConfig::kv_bytes_per_token() const {
+  Bytes total = 0;
+  for (const LayerConfig& layer : layers)
+    if (!layer.window && layer.kind == LayerKind::attention) total += Bytes{layer.kv_heads} * (layer.k_dim + layer.v_dim) * 2;
+  return total;
+}
+
+}  // namespace snug

@@ -1,0 +1,184 @@
+#include "model/attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/attention_scratch.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::size_t kBlockQueries = 128;      // queries of one item: enough to share each key tile well
+constexpr std::size_t kSplitRows = 16;          // up to so many rows, partitions are spread over the pool
+constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results
+
+}  // namespace
+
+Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t) : pool_(pool) {
+  std::size_t group = 1;
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.kv_heads == 0) continue;
+    max_dim_ = std::max<std::size_t>({max_dim_, layer.k_dim, layer.v_dim});
+    group = std::max<std::size_t>(group, layer.heads / layer.kv_heads);
+  }
+  const std::size_t m = std::max(kBlockQueries, group);
+  const std::size_t sizes[] = {m * max_dim_ * sizeof(bf16_t), m * 4, m * 4, m * sizeof(AttentionState), m * sizeof(AttentionState),
+                               m * max_dim_ * 4, m * max_dim_ * 4, attention_scratch_bytes(m)};
+  std::size_t each = 0;
+  for (const std::size_t size : sizes) each += round_up(size, 64);
+  memory_ = Buffer(ledger, Tag::scratch, each * pool.size() + kPartialFloats * sizeof(float));
+  std::byte* at = memory_.data();
+  const auto next = [&at](std::size_t size) {
+    std::byte* here = at;
+    at += round_up(size, 64);
+    return here;
+  };
+  for (unsigned i = 0; i < pool.size(); ++i) {
+    Worker w;
+    w.queries = reinterpret_cast<bf16_t*>(next(sizes[0]));
+    w.begin = reinterpret_cast<std::uint32_t*>(next(sizes[1]));
+    w.end = reinterpret_cast<std::uint32_t*>(next(sizes[2]));
+    w.part_state = reinterpret_cast<AttentionState*>(next(sizes[3]));
+    w.total_state = reinterpret_cast<AttentionState*>(next(sizes[4]));
+    w.part_acc = reinterpret_cast<float*>(next(sizes[5]));
+    w.total_acc = reinterpret_cast<float*>(next(sizes[6]));
+    w.scratch = next(sizes[7]);
+    workers_.push_back(w);
+  }
+  partials_ = reinterpret_cast<float*>(at);
+}
+
+void Attention::prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride, const Worker& worker) const {
+  const std::size_t group = layer.heads / layer.kv_heads;
+  for (std::size_t r = 0; r < item.count; ++r)
+    kernels().to_bf16(queries + (item.run->row + item.first + r) * stride + item.head * group * layer.k_dim, group * layer.k_dim,
+                      worker.queries + r * group * layer.k_dim);
+}
+
+void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
+                            const Worker& worker, AttentionState* state, float* acc) const {
+  const std::size_t group = layer.heads / layer.kv_heads, start = part * kPartTokens;
+  const RowRun& run = *item.run;
+  for (std::size_t r = 0; r < item.count; ++r) {
+    const std::size_t position = run.position + item.first + r;
+    const std::size_t oldest = layer.window && position + 1 > layer.window ? position + 1 - layer.window : 0;
+    const auto clip = [&](std::size_t p) { return static_cast<std::uint32_t>(std::clamp(p, start, start + kPartTokens) - start); };
+    for (std::size_t g = 0; g < group; ++g) {
+      worker.begin[r * group + g] = clip(oldest);
+      worker.end[r * group + g] = clip(position + 1);
+    }
+  }
+  const std::size_t tokens = run.position + run.count;
+  KvStore::PartTiles tiles, following;
+  AttentionPart view;
+  view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
+  view.k_tiles = tiles.keys;
+  view.v_tiles = tiles.values;
+  view.k_dim = layer.k_dim;
+  view.v_dim = layer.v_dim;
+  if (part + 1 < item.part_end) {
+    view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
+    view.next_keys = following.keys;
+  }
+  kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc, worker.scratch);
+}
+
+void Attention::start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query, AttentionState& state,
+                      float* acc) const {
+  const std::size_t group = layer.heads / layer.kv_heads;
+  state = {-std::numeric_limits<float>::infinity(), 0};
+  // A sink is a score without a value.
+  if (!sinks.empty()) state = {sinks[item.head * group + query % group], 1};
+  std::fill_n(acc, layer.v_dim, 0.0f);
+}
+
+void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state, const float* acc,
+                       float* out) const {
+  const std::size_t group = layer.heads / layer.kv_heads;
+  const std::size_t row = item.run->row + item.first + query / group, head = item.head * group + query % group;
+  float* to = out + row * layer.heads * layer.v_dim + head * layer.v_dim;
+  const float factor = 1.0f / state.sum;
+  for (std::size_t i = 0; i < layer.v_dim; ++i) to[i] = acc[i] * factor;
+}
+
+void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries,
+                    std::size_t query_stride, float softcap, std::span<const float> sinks, float* out) {
+  const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
+  const std::size_t block = std::max<std::size_t>(1, kBlockQueries / group);
+  std::vector<Item> items;
+  std::size_t rows = 0, partial = 0;
+  for (const RowRun& run : runs) {
+    rows += run.count;
+    for (std::size_t first = 0; first < run.count; first += block)
+      for (std::size_t head = 0; head < layer.kv_heads; ++head) {
+        Item item{&run, first, std::min(block, run.count - first), head, 0, 0};
+        const std::size_t position = run.position + first;
+        if (layer.window && position + 1 > layer.window) item.part_begin = (position + 1 - layer.window) / kPartTokens;
+        item.part_end = (position + item.count - 1) / kPartTokens + 1;
+        item.partial = partial;
+        partial += (item.part_end - item.part_begin) * item.count * group;
+        items.push_back(item);
+      }
+  }
+  const std::size_t each = v_dim + 2;
+  const bool split = rows <= kSplitRows && partial * each <= kPartialFloats && partial > items.size() * group;
+  if (!split) {
+    pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
+      const Worker& w = workers_[index];
+      for (std::size_t i = from; i < to; ++i) {
+        // The longest items first, so that the workers end together.
+        const Item& item = items[items.size() - 1 - i];
+        const std::size_t m = item.count * group;
+        prepare(layer, item, queries, query_stride, w);
+        for (std::size_t q = 0; q < m; ++q) start(layer, item, sinks, q, w.total_state[q], w.total_acc + q * v_dim);
+        for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
+          attend_part(layer, kv_layer, item, part, softcap, w, w.part_state, w.part_acc);
+          for (std::size_t q = 0; q < m; ++q)
+            kernels().merge(w.total_state[q], w.total_acc + q * v_dim, w.part_state[q], w.part_acc + q * v_dim, v_dim);
+        }
+        for (std::size_t q = 0; q < m; ++q) finish(layer, item, q, w.total_state[q], w.total_acc + q * v_dim, out);
+      }
+    });
+    return;
+  }
+
+  std::vector<Task> tasks;
+  for (std::size_t i = 0; i < items.size(); ++i)
+    for (std::size_t part = items[i].part_begin; part < items[i].part_end; ++part) tasks.push_back({i, part});
+  const auto partial_of = [&](const Item& item, std::size_t part, std::size_t q) {
+    return partials_ + (item.partial + (part - item.part_begin) * item.count * group + q) * each;
+  };
+  pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
+    const Worker& w = workers_[index];
+    for (std::size_t i = from; i < to; ++i) {
+      const Item& item = items[tasks[i].item];
+      prepare(layer, item, queries, query_stride, w);
+      attend_part(layer, kv_layer, item, tasks[i].part, softcap, w, w.part_state, w.part_acc);
+      for (std::size_t q = 0; q < item.count * group; ++q) {
+        float* to_partial = partial_of(item, tasks[i].part, q);
+        to_partial[0] = w.part_state[q].max;
+        to_partial[1] = w.part_state[q].sum;
+        std::copy_n(w.part_acc + q * v_dim, v_dim, to_partial + 2);
+      }
+    }
+  });
+  pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
+    const Worker& w = workers_[index];
+    for (std::size_t i = from; i < to; ++i) {
+      const Item& item = items[i];
+      for (std::size_t q = 0; q < item.count * group; ++q) {
+        AttentionState state;
+        start(layer, item, sinks, q, state, w.total_acc);
+        for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
+          const float* p = partial_of(item, part, q);
+          kernels().merge(state, w.total_acc, {p[0], p[1]}, p + 2, v_dim);
+        }
+        finish(layer, item, q, state, w.total_acc, out);
+      }
+    }
+  });
+}
+
+}  // namespace snug

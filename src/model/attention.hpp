@@ -1,0 +1,62 @@
+#pragma once
+/// Attention of many rows over their sequences' KV, in fixed partitions of 256 positions merged in order.
+
+#include <span>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/thread_pool.hpp"
+#include "kv/kv_store.hpp"
+#include "model/config.hpp"
+
+namespace snug {
+
+/// Consecutive rows of one sequence: rows [row, row + count) at positions [position, position + count).
+struct RowRun {
+  KvStore* kv;
+  std::size_t row, count, position;
+};
+
+class Attention {
+ public:
+  Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t max_rows);
+
+  /// One layer: queries (f32[rows][heads * k_dim], scaled and rotated) over the KV of `kv_layer`, which holds the keys and
+  /// values of all rows; out is f32[rows][heads * v_dim]. `sinks`: f32[heads] or empty.
+  void run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries, std::size_t query_stride,
+           float softcap, std::span<const float> sinks, float* out);
+
+ private:
+  /// Some rows of a run with one KV head: m = rows * group queries.
+  struct Item {
+    const RowRun* run;
+    std::size_t first, count;  ///< rows within the run
+    std::size_t head;
+    std::size_t part_begin, part_end;
+    std::size_t partial = 0;  ///< index of its first part in partials_, when split
+  };
+  struct Task {
+    std::size_t item, part;
+  };
+  struct Worker {
+    bf16_t* queries;
+    std::uint32_t *begin, *end;
+    AttentionState *part_state, *total_state;
+    float *part_acc, *total_acc;
+    std::byte* scratch;
+  };
+
+  void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride, const Worker& worker) const;
+  void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap, const Worker& worker,
+                   AttentionState* state, float* acc) const;
+  void start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query, AttentionState& state, float* acc) const;
+  void finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state, const float* acc, float* out) const;
+
+  ThreadPool& pool_;
+  std::size_t max_dim_ = 0;
+  Buffer memory_;
+  std::vector<Worker> workers_;
+  float* partials_ = nullptr;  ///< of split items: per part and query, max, sum, acc
+};
+
+}  // namespace snug

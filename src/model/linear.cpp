@@ -1,0 +1,98 @@
+#include "model/linear.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace snug {
+
+namespace {
+
+/// A run of groups of one job.
+struct Chunk {
+  std::size_t job, begin, end;
+};
+
+/// Splits jobs of `groups(job)` groups into chunks, `step` groups long.
+template <class Jobs, class Groups>
+std::vector<Chunk> split(const Jobs& jobs, std::size_t step, Groups groups) {
+  std::vector<Chunk> chunks;
+  for (std::size_t j = 0; j < jobs.size(); ++j)
+    for (std::size_t g = 0, n = groups(jobs[j]); g < n; g += step) chunks.push_back({j, g, std::min(n, g + step)});
+  return chunks;
+}
+
+}  // namespace
+
+Products::Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::size_t max_rows, std::size_t max_cols)
+    : pool_(pool), source_(source) {
+  const std::size_t matmul = round_up(matmul_scratch_bytes(max_cols), 64);
+  const std::size_t columns = std::max<std::size_t>(max_rows, kFewRows) * kChunkColumns * sizeof(float);
+  const std::size_t each = matmul + 2 * columns;
+  memory_ = Buffer(ledger, Tag::scratch, each * pool.size());
+  for (unsigned i = 0; i < pool.size(); ++i) {
+    std::byte* at = memory_.data() + i * each;
+    workers_.push_back({at, reinterpret_cast<float*>(at + matmul), reinterpret_cast<float*>(at + matmul + columns)});
+  }
+}
+
+void Products::product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input,
+                       float* y, std::size_t y_stride, std::byte* scratch) {
+  const WeightSlice slice = source_.slice(linear.weight, expert, linear.group_begin + begin, linear.group_begin + end);
+  if (linear.quantised())
+    kernels().matmul_q8(slice.matrix, 0, end - begin, input.q8, y, y_stride, scratch);
+  else
+    kernels().matmul_float(slice.matrix, 0, end - begin, input.f32, input.rows, input.stride, y, y_stride, scratch);
+  if (linear.bias.empty()) return;
+  const std::size_t first = begin * kTileRows, n = std::min(linear.rows, end * kTileRows) - first;
+  for (std::size_t r = 0; r < input.rows; ++r) kernels().add(y + r * y_stride, linear.bias.data() + expert * linear.rows + first, n);
+}
+
+void Products::run(std::span<const Job> jobs) {
+  const auto chunks = split(jobs, kChunkGroups, [](const Job& job) { return job.linear->groups(); });
+  // Long runs of weights keep the memory pipe full; several per worker keep both ends together.
+  const bool few = jobs[0].input.rows <= kFewRows;
+  const std::size_t grain = few ? std::clamp<std::size_t>(chunks.size() / (pool_.size() * 4), 1, 8) : 1;
+  pool_.parallel_for(chunks.size(), grain, [&](std::size_t from, std::size_t to, unsigned worker) {
+    for (std::size_t i = from; i < to; ++i) {
+      const Chunk& c = chunks[i];
+      const Job& job = jobs[c.job];
+      const std::size_t first = c.begin * kTileRows, n = std::min(job.linear->rows, c.end * kTileRows) - first;
+      const WorkerScratch& scratch = workers_[worker];
+      if (!job.add && n % kTileRows == 0) {
+        product(*job.linear, job.expert, c.begin, c.end, job.input, job.out + first, job.stride, scratch.matmul);
+        continue;
+      }
+      product(*job.linear, job.expert, c.begin, c.end, job.input, scratch.first, kChunkColumns, scratch.matmul);
+      for (std::size_t r = 0; r < job.input.rows; ++r) {
+        float* out = job.out + r * job.stride + first;
+        const float* in = scratch.first + r * kChunkColumns;
+        if (job.add)
+          kernels().add(out, in, n);
+        else
+          std::copy_n(in, n, out);
+      }
+    }
+  });
+}
+
+void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
+  const auto chunks = split(jobs, kChunkGroups, [](const GatedJob& job) { return job.gate->groups(); });
+  pool_.parallel_for(chunks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
+    for (std::size_t i = from; i < to; ++i) {
+      const Chunk& c = chunks[i];
+      const GatedJob& job = jobs[c.job];
+      const std::size_t first = c.begin * kTileRows, n = std::min(job.gate->rows, c.end * kTileRows) - first;
+      const WorkerScratch& s = workers_[worker];
+      product(*job.gate, job.expert, c.begin, c.end, job.input, s.first, kChunkColumns, s.matmul);
+      product(*job.up, job.expert, c.begin, c.end, job.input, s.second, kChunkColumns, s.matmul);
+      for (std::size_t r = 0; r < job.input.rows; ++r) {
+        float* y = s.first + r * kChunkColumns;
+        act(y, s.second + r * kChunkColumns, n, y);
+        if (job.out.data) kernels().quantize(y, n, job.out, r, first);
+        if (job.out_f32) std::copy_n(y, n, job.out_f32 + r * job.gate->rows + first);
+      }
+    }
+  });
+}
+
+}  // namespace snug

@@ -1,0 +1,32 @@
+#pragma once
+/// Mixture-of-experts feed-forward: rows are grouped by expert, so that each expert's weights are read once.
+
+#include "base/buffer.hpp"
+#include "model/layer.hpp"
+
+namespace snug {
+
+class MixtureOfExperts {
+ public:
+  MixtureOfExperts(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows);
+
+  /// out[rows][width] += the block's result for `input` (both its forms filled).
+  /// Returns the bytes of expert weights that were read.
+  Bytes run(const Layer& layer, const Input& input, Products::Act act, float* out);
+
+ private:
+  struct Choice {
+    std::uint32_t expert;
+    float weight;
+  };
+  void choose(const float* logits, Choice* out) const;
+
+  Products& products_;
+  const ModelConfig& config_;
+  Buffer memory_;
+  float *logits_, *gathered_f32_, *hidden_f32_, *results_;
+  std::byte *gathered_q8_, *hidden_q8_;
+  std::size_t logit_stride_;
+};
+
+}  // namespace snug
