@@ -1,0 +1,162 @@
+#include "generate/session.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.hpp"
+
+namespace snug {
+
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total) : total_(total) {}
+  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Holds back text that could be the beginning of a stop string.
+class StopFilter {
+ public:
+  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
+
+  /// Text that may be given out; `stopped` once a stop string is complete.
+  std::string push(std::string_view text) {
+    pending_ += text;
+    for (const std::string& stop : stops_)
+      if (const auto at = pending_.find(stop); !stop.empty() && at != std::string::npos) {
+        stopped = true;
+        pending_.resize(at);
+      }
+    std::size_t keep = 0;
+    if (!stopped)
+      for (const std::string& stop : stops_)
+        for (std::size_t n = std::min(stop.size(), pending_.size()); n > keep; --n)
+          if (std::string_view(pending_).substr(pending_.size() - n) == std::string_view(stop).substr(0, n)) keep = n;
+    std::string out = pending_.substr(0, pending_.size() - keep);
+    pending_.erase(0, pending_.size() - keep);
+    return out;
+  }
+  std::string finish() { return std::exchange(pending_, {}); }
+  bool stopped = false;
+
+ private:
+  const std::vector<std::string>& stops_;
+  std::string pending_;
+};
+
+}  // namespace
+
+std::vector<TokenId> draft_by_lookup(std::span<const TokenId> history, std::size_t count) {
+  for (std::size_t n = 3; n >= 2; --n) {
+    if (history.size() <= n) continue;
+    const auto tail = history.last(n);
+    for (std::size_t at = history.size() - n; at-- > 0;)
+      if (std::equal(tail.begin(), tail.end(), history.begin() + static_cast<std::ptrdiff_t>(at))) {
+        const auto found = history.subspan(at + n, std::min(count, history.size() - at - n));
+        return {found.begin(), found.end()};
+      }
+  }
+  return {};
+}
+
+Session::Session(Model& model, std::size_t context, const SamplerOptions& sampler)
+    : model_(model), sampler_(sampler), sequence_(model.new_sequence(context)) {}
+
+void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < tokens.size(); ++i) rows.push_back({tokens[i], sequence_.get(), i + wanted >= tokens.size()});
+  logits_.resize(std::max(logits_.size(), wanted * model_.config().vocab_size));
+  const ForwardStats cost = model_.forward(rows, logits_);
+  stats_.generate_bytes += cost.weight_bytes + cost.kv_bytes;
+  history_.insert(history_.end(), tokens.begin(), tokens.end());
+}
+
+TokenId Session::sample(std::size_t row) {
+  const std::span<const float> logits(logits_.data() + row * model_.config().vocab_size, model_.config().vocab_size);
+  if (hash_)
+    for (const std::byte b : std::as_bytes(logits)) stats_.logits_hash = (stats_.logits_hash ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return sampler_.sample(logits, history_);
+}
+
+void Session::prefill(const std::vector<TokenId>& tokens) {
+  if (tokens.empty()) fail("the prompt is empty");
+  if (length() + tokens.size() > context())
+    fail("the prompt of {} tokens does not fit into the context of {}: use -c {} or a shorter prompt", length() + tokens.size(), context(), length() + tokens.size());
+  const Stopwatch watch(stats_.prompt_seconds);
+  const Bytes before = stats_.generate_bytes;
+  for (std::size_t at = 0; at < tokens.size(); at += model_.max_rows()) {
+    const std::size_t n = std::min(model_.max_rows(), tokens.size() - at);
+    forward(std::span(tokens).subspan(at, n), at + n == tokens.size() ? 1 : 0);
+  }
+  next_row_ = 0;
+  stats_.prompt_tokens += tokens.size();
+  stats_.generate_bytes = before;
+}
+
+GenerateResult Session::generate(const GenerateOptions& options, const std::function<void(std::string_view)>& on_text) {
+  GenerateResult result;
+  StreamDecoder decoder;
+  StopFilter filter(options.stop);
+  const auto give = [&](const std::string& text) {
+    if (text.empty()) return;
+    result.text += text;
+    if (on_text) on_text(text);
+  };
+  const auto finish = [&](StopReason reason) {
+    if (!filter.stopped) give(filter.push(decoder.finish()) + filter.finish());
+    result.reason = reason;
+    return result;
+  };
+  const Stopwatch watch(stats_.generate_seconds);
+  std::vector<TokenId> draft;  // rows next_row_ + 1 ... hold what follows these, if they turn out right
+  while (true) {
+    if (result.tokens.size() >= options.max_tokens) return finish(StopReason::max_tokens);
+    if (options.cancel && *options.cancel) return finish(StopReason::cancelled);
+    const TokenId token = sample(next_row_);
+    if (!draft.empty() && draft.front() == token) {
+      // The draft was right: its logits are there already.
+      draft.erase(draft.begin());
+      ++next_row_;
+      history_.push_back(token);
+    } else {
+      if (!draft.empty()) {
+        draft.clear();
+        const std::size_t kept = sequence_->truncate(history_.size());
+        if (kept < history_.size()) {
+          const std::vector<TokenId> again(history_.begin() + static_cast<std::ptrdiff_t>(kept), history_.end());
+          history_.resize(kept);
+          for (std::size_t at = 0; at < again.size(); at += model_.max_rows())
+            forward(std::span(again).subspan(at, std::min(model_.max_rows(), again.size() - at)), 0);
+        }
+      }
+      if (model_.tokenizer().is_end(token)) return finish(StopReason::end_of_text);
+      if (history_.size() >= context()) return finish(StopReason::context_full);
+      std::vector<TokenId> step{token};
+      if (options.speculate > 0) {
+        std::vector<TokenId> so_far = history_;
+        so_far.push_back(token);
+        const std::size_t room = std::min({options.speculate, context() - so_far.size(), model_.max_rows() - 1});
+        draft = draft_by_lookup(so_far, room);
+        step.insert(step.end(), draft.begin(), draft.end());
+      }
+      forward(step, step.size());
+      history_.resize(history_.size() - draft.size());
+      next_row_ = 0;
+    }
+    if (model_.tokenizer().is_end(token)) {
+      sequence_->truncate(history_.size());
+      return finish(StopReason::end_of_text);
+    }
+    result.tokens.push_back(token);
+    ++stats_.generated_tokens;
+    give(filter.push(decoder.push(model_.tokenizer().piece(token))));
+    if (filter.stopped) return finish(StopReason::stop_string);
+  }
+}
+
+}  // namespace snug

@@ -1,0 +1,69 @@
+#pragma once
+/// One conversation with a model: prefill, then token by token.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "generate/sampler.hpp"
+#include "model/model.hpp"
+
+namespace snug {
+
+struct GenerateOptions {
+  std::size_t max_tokens = 512;
+  std::vector<std::string> stop;              ///< ends before the first of these; they are not given out
+  const std::atomic<bool>* cancel = nullptr;  ///< set it to end after the current token
+  std::size_t speculate = 0;                  ///< tokens drafted by prompt look-up per step; never changes the result
+};
+
+enum class StopReason : std::uint8_t { end_of_text, stop_string, max_tokens, context_full, cancelled };
+
+struct GenerateResult {
+  std::string text;
+  std::vector<TokenId> tokens;
+  StopReason reason = StopReason::end_of_text;
+};
+
+struct SessionStats {
+  std::size_t prompt_tokens = 0, generated_tokens = 0;
+  double prompt_seconds = 0, generate_seconds = 0;
+  Bytes generate_bytes = 0;     ///< weights and KV read while generating
+  std::uint64_t logits_hash = 0;  ///< FNV-1a over all logits that tokens were sampled from
+};
+
+class Session {
+ public:
+  Session(Model& model, std::size_t context, const SamplerOptions& sampler);
+
+  /// Appends tokens; the last one's logits are what generate() goes on from. Throws Error when they do not fit.
+  void prefill(const std::vector<TokenId>& tokens);
+  /// Generates until something ends it, calling `on_text` with complete characters. REQUIRES: a prefill before.
+  GenerateResult generate(const GenerateOptions& options, const std::function<void(std::string_view)>& on_text);
+
+  const SessionStats& stats() const { return stats_; }
+  std::size_t length() const { return history_.size(); }
+  std::size_t context() const { return sequence_->max_tokens(); }
+  void hash_logits(bool on) { hash_ = on; }
+
+ private:
+  /// Runs `tokens` in one call; logits of the last `wanted` rows come to logits_.
+  void forward(std::span<const TokenId> tokens, std::size_t wanted);
+  TokenId sample(std::size_t row);
+
+  Model& model_;
+  Sampler sampler_;
+  std::unique_ptr<Sequence> sequence_;
+  std::vector<TokenId> history_;
+  std::vector<float> logits_;
+  std::size_t next_row_ = 0;  ///< row of logits_ that the next token is sampled from
+  SessionStats stats_;
+  bool hash_ = false;
+};
+
+/// Prompt look-up: what followed the latest earlier occurrence of the last `n` (3, then 2) tokens; at most `count` tokens.
+std::vector<TokenId> draft_by_lookup(std::span<const TokenId> history, std::size_t count);
+
+}  // namespace snug
