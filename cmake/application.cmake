@@ -1,6 +1,7 @@
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
+find_package(OpenSSL REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
@@ -13,11 +14,12 @@ snug_room(text ROOMS base format LINKS PkgConfig::PCRE2 nlohmann_json::nlohmann_
 snug_room(weights ROOMS base kernels format)
 snug_room(kv ROOMS base kernels)
 snug_room(model ROOMS base kernels format text weights kv)
-snug_room(generate ROOMS base model text)
+snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(cli ROOMS base format text model generate measure
-          LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT)
+          LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT OpenSSL::Crypto)
 
 add_executable(snug src/main.cpp)
 target_link_libraries(snug PRIVATE snug_cli)
+target_compile_definitions(snug_cli PUBLIC SNUG_VERSION="${PROJECT_VERSION}")
 snug_warnings(snug)

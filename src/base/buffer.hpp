@@ -10,7 +10,7 @@ namespace snug {
 
 /// Zero-initialised, aligned to at least 4096 bytes; move-only. Large buffers ask for transparent huge pages.
 class Buffer {
- public:
+public:
   Buffer() = default;
   /// Throws OutOfBudget, or IoError when the system has no memory.
   Buffer(Ledger& ledger, Tag tag, Bytes bytes);
@@ -25,7 +25,7 @@ class Buffer {
     return reinterpret_cast<T*>(data_);
   }
 
- private:
+private:
   Reservation reservation_;
   std::byte* data_ = nullptr;
   std::size_t size_ = 0, mapped_ = 0;

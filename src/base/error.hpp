@@ -11,25 +11,25 @@ namespace snug {
 
 /// Base of all of snug's exceptions; what() is one line that says what to do. The process exits with 1.
 class Error : public std::runtime_error {
- public:
+public:
   using std::runtime_error::runtime_error;
 };
 
 /// The command line or an option value is wrong. The process exits with 2.
 class UsageError : public Error {
- public:
+public:
   using Error::Error;
 };
 
 /// A file's contents are not what its format demands.
 class FormatError : public Error {
- public:
+public:
   using Error::Error;
 };
 
 /// The operating system refused to read, write or map.
 class IoError : public Error {
- public:
+public:
   using Error::Error;
 };
 

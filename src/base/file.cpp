@@ -17,7 +17,7 @@ namespace {
 
 /// Owns a descriptor.
 class Descriptor {
- public:
+public:
   explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   ~Descriptor() {
@@ -25,12 +25,12 @@ class Descriptor {
   }
   int get() const { return fd_; }
 
- private:
+private:
   int fd_;
 };
 
 class PosixFile final : public RandomAccessFile {
- public:
+public:
   PosixFile(Descriptor fd, std::string path, Bytes size) : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
   Bytes size() const override { return size_; }
   const std::string& path() const override { return path_; }
@@ -47,7 +47,7 @@ class PosixFile final : public RandomAccessFile {
     }
   }
 
- private:
+private:
   Descriptor fd_;
   std::string path_;
   Bytes size_;
@@ -70,7 +70,7 @@ std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching cac
   if (fd < 0) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
   Descriptor owned(fd);
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail<IoError>("cannot open {}: not a regular file", path);
   return std::make_unique<PosixFile>(std::move(owned), path, static_cast<Bytes>(info.st_size));
@@ -98,7 +98,8 @@ void write_atomically(const std::string& path,
 
 std::string read_text_file(const std::string& path, Bytes limit) {
   const auto file = open_file(path);
-  if (file->size() > limit) fail<IoError>("{} is too large: {} where {} are allowed", path, format_bytes(file->size()), format_bytes(limit));
+  if (file->size() > limit)
+    fail<IoError>("{} is too large: {} where {} are allowed", path, format_bytes(file->size()), format_bytes(limit));
   std::string text(file->size(), '\0');
   file->read(0, std::as_writable_bytes(std::span(text)));
   return text;

@@ -14,7 +14,7 @@ namespace snug {
 
 /// A file read at positions; thread-safe.
 class RandomAccessFile {
- public:
+public:
   virtual ~RandomAccessFile() = default;
   virtual Bytes size() const = 0;
   virtual const std::string& path() const = 0;

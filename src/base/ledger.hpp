@@ -1,6 +1,6 @@
 #pragma once
-/// The one account of memory. Everything large is reserved here before it is allocated; a reservation is released by its
-/// destructor. Committed, page-rounded bytes are charged.
+/// The one account of memory. Everything large is reserved here before it is allocated; a reservation is released by
+/// its destructor. Committed, page-rounded bytes are charged.
 
 #include <array>
 #include <functional>
@@ -20,7 +20,7 @@ std::string_view tag_name(Tag tag);
 
 /// The budget cannot hold what was asked, even after every holder gave back what it could.
 class OutOfBudget : public Error {
- public:
+public:
   OutOfBudget(Bytes asked, Tag tag, Bytes used, Bytes limit);
   Bytes asked, used, limit;
   Tag tag;
@@ -30,7 +30,7 @@ class Ledger;
 
 /// Bytes held under one tag; move-only; gives them back on destruction.
 class Reservation {
- public:
+public:
   Reservation() = default;
   Reservation(Reservation&& other) noexcept;
   Reservation& operator=(Reservation&& other) noexcept;
@@ -41,7 +41,7 @@ class Reservation {
   void resize(Bytes bytes);
   void release() noexcept;
 
- private:
+private:
   friend class Ledger;
   Ledger* ledger_ = nullptr;
   Tag tag_ = Tag::scratch;
@@ -62,7 +62,7 @@ struct LedgerReport {
 
 /// Thread-safe.
 class Ledger {
- public:
+public:
   static constexpr Bytes kUnlimited = ~Bytes{0};
   explicit Ledger(Bytes limit = kUnlimited);
 
@@ -75,7 +75,7 @@ class Ledger {
   void set_limit(Bytes limit);
   LedgerReport report() const;
 
- private:
+private:
   friend class Reservation;
   bool try_charge(Tag tag, Bytes bytes);
   void charge(Tag tag, Bytes bytes);

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory_info.hpp"
+
 namespace snug {
 
 namespace {
@@ -20,8 +22,11 @@ constexpr auto kSpin = std::chrono::microseconds(100);
 unsigned allowed_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  return std::max(1u, static_cast<unsigned>(CPU_COUNT(&set)));
+  const bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
+  const unsigned cpus =
+      std::max(1u, known ? static_cast<unsigned>(CPU_COUNT(&set)) : std::thread::hardware_concurrency());
+  const unsigned quota = cgroup_cpu_quota();
+  return quota ? std::min(cpus, quota) : cpus;
 }
 
 void pause() {
@@ -49,8 +54,8 @@ void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
 
 }  // namespace
 
-/// A job is published by raising `epoch`; every worker takes part in every job and raises `done`, so nobody can still be
-/// reading a job when the next one is written.
+/// A job is published by raising `epoch`; every worker takes part in every job and raises `done`, so nobody can still
+/// be reading a job when the next one is written.
 struct ThreadPool::State {
   std::size_t n = 0, grain = 1;
   void* context = nullptr;
@@ -88,10 +93,12 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(unsigned threads) : size_(threads ? threads : allowed_cpus()), state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(unsigned threads)
+    : size_(threads ? threads : allowed_cpus()), state_(std::make_unique<State>()) {
   // Reserved first: the vector's size is read by the workers and must be final before the first job.
   state_->workers.reserve(size_ - 1);
-  for (unsigned i = 1; i < size_; ++i) state_->workers.emplace_back([state = state_.get(), i] { state->worker_loop(i); });
+  for (unsigned i = 1; i < size_; ++i)
+    state_->workers.emplace_back([state = state_.get(), i] { state->worker_loop(i); });
 }
 
 ThreadPool::~ThreadPool() {

@@ -8,7 +8,7 @@
 namespace snug {
 
 class ThreadPool {
- public:
+public:
   /// `threads` >= 1, the caller included. 0: one per CPU that this process may use (affinity and cgroup quota).
   explicit ThreadPool(unsigned threads = 0);
   ~ThreadPool();
@@ -18,8 +18,8 @@ class ThreadPool {
   unsigned size() const { return size_; }
 
   /// Calls fn(begin, end, worker) over [0, n) in chunks of `grain` (the last may be shorter) handed out dynamically;
-  /// returns when all are done. One job at a time, from one thread, not nested. The first exception thrown by fn is rethrown here.
-  /// Which worker gets a chunk must never influence a result.
+  /// returns when all are done. One job at a time, from one thread, not nested. The first exception thrown by fn is
+  /// rethrown here. Which worker gets a chunk must never influence a result.
   template <class F>
   void parallel_for(std::size_t n, std::size_t grain, F&& fn) {
     using Fn = std::remove_reference_t<F>;
@@ -29,7 +29,7 @@ class ThreadPool {
         });
   }
 
- private:
+private:
   using Chunk = void (*)(void* context, std::size_t begin, std::size_t end, unsigned worker);
   void run(std::size_t n, std::size_t grain, void* context, Chunk chunk);
 

@@ -18,7 +18,9 @@ Bytes checked_mul(Bytes a, Bytes b);
 Bytes checked_add(Bytes a, Bytes b);
 
 /// `value` rounded up to a multiple of `step` (> 0).
-constexpr Bytes round_up(Bytes value, Bytes step) { return (value + step - 1) / step * step; }
+constexpr Bytes round_up(Bytes value, Bytes step) {
+  return (value + step - 1) / step * step;
+}
 
 /// Parses SIZE: `512MiB`, `2G`, `1.5GB`, `50%`. K/M/G/T and KiB/MiB/GiB/TiB are powers of 1024, KB/MB/GB/TB of 1000, a
 /// bare number is bytes, `%` is of `whole`. Throws UsageError on anything else, negative or overflowing.

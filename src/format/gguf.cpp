@@ -15,7 +15,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "GGUF files are read as they lie");
 
-constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
+constexpr std::uint32_t kMagic = 0x46554747;   // "GGUF"
 constexpr std::uint64_t kMaxCount = 1u << 24;  // keys, tensors
 constexpr std::size_t kMaxName = 65535;
 constexpr std::size_t kWindow = 1 << 20;
@@ -25,7 +25,7 @@ enum Type : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, ar
 
 /// Reads a file from front to back through a window; nothing beyond its end is ever touched.
 class Reader {
- public:
+public:
   explicit Reader(const RandomAccessFile& file) : file_(file) {}
 
   Bytes position() const { return position_; }
@@ -53,7 +53,7 @@ class Reader {
     return value;
   }
 
- private:
+private:
   /// The next n <= kWindow bytes.
   const std::byte* take(std::size_t n) {
     if (n > left()) fail_here(fmt::format("truncated at byte {}", position_));
@@ -74,7 +74,8 @@ class Reader {
 
 template <class Stored, class Wide>
 std::vector<Wide> numbers(Reader& reader, std::uint64_t count) {
-  if (count > reader.left() / sizeof(Stored)) reader.fail_here(fmt::format("an array of {} values is longer than the file", count));
+  if (count > reader.left() / sizeof(Stored))
+    reader.fail_here(fmt::format("an array of {} values is longer than the file", count));
   std::vector<Wide> values;
   values.reserve(count);
   for (std::uint64_t i = 0; i < count; ++i) values.push_back(static_cast<Wide>(reader.number<Stored>()));
@@ -85,50 +86,77 @@ GgufArray read_array(Reader& reader) {
   const auto type = reader.number<std::uint32_t>();
   const auto count = reader.number<std::uint64_t>();
   switch (type) {
-    case u8: return numbers<std::uint8_t, std::uint64_t>(reader, count);
-    case i8: return numbers<std::int8_t, std::int64_t>(reader, count);
-    case u16: return numbers<std::uint16_t, std::uint64_t>(reader, count);
-    case i16: return numbers<std::int16_t, std::int64_t>(reader, count);
-    case u32: return numbers<std::uint32_t, std::uint64_t>(reader, count);
-    case i32: return numbers<std::int32_t, std::int64_t>(reader, count);
-    case u64: return numbers<std::uint64_t, std::uint64_t>(reader, count);
-    case i64: return numbers<std::int64_t, std::int64_t>(reader, count);
-    case f32: return numbers<float, float>(reader, count);
-    case f64: return numbers<double, double>(reader, count);
+    case u8:
+      return numbers<std::uint8_t, std::uint64_t>(reader, count);
+    case i8:
+      return numbers<std::int8_t, std::int64_t>(reader, count);
+    case u16:
+      return numbers<std::uint16_t, std::uint64_t>(reader, count);
+    case i16:
+      return numbers<std::int16_t, std::int64_t>(reader, count);
+    case u32:
+      return numbers<std::uint32_t, std::uint64_t>(reader, count);
+    case i32:
+      return numbers<std::int32_t, std::int64_t>(reader, count);
+    case u64:
+      return numbers<std::uint64_t, std::uint64_t>(reader, count);
+    case i64:
+      return numbers<std::int64_t, std::int64_t>(reader, count);
+    case f32:
+      return numbers<float, float>(reader, count);
+    case f64:
+      return numbers<double, double>(reader, count);
     case boolean: {
       std::vector<bool> values;
       for (const std::uint64_t v : numbers<std::uint8_t, std::uint64_t>(reader, count)) values.push_back(v != 0);
       return values;
     }
     case string: {
-      if (count > reader.left() / 8) reader.fail_here(fmt::format("an array of {} strings is longer than the file", count));
+      if (count > reader.left() / 8)
+        reader.fail_here(fmt::format("an array of {} strings is longer than the file", count));
       std::vector<std::string> values;
       values.reserve(count);
       for (std::uint64_t i = 0; i < count; ++i) values.push_back(reader.text());
       return values;
     }
-    case array: reader.fail_here("arrays of arrays are not supported");
-    default: reader.fail_here(fmt::format("unknown metadata type {}", type));
+    case array:
+      reader.fail_here("arrays of arrays are not supported");
+    default:
+      reader.fail_here(fmt::format("unknown metadata type {}", type));
   }
 }
 
 GgufValue read_value(Reader& reader) {
   const auto type = reader.number<std::uint32_t>();
   switch (type) {
-    case u8: return std::uint64_t{reader.number<std::uint8_t>()};
-    case i8: return std::int64_t{reader.number<std::int8_t>()};
-    case u16: return std::uint64_t{reader.number<std::uint16_t>()};
-    case i16: return std::int64_t{reader.number<std::int16_t>()};
-    case u32: return std::uint64_t{reader.number<std::uint32_t>()};
-    case i32: return std::int64_t{reader.number<std::int32_t>()};
-    case u64: return reader.number<std::uint64_t>();
-    case i64: return reader.number<std::int64_t>();
-    case f32: return double{reader.number<float>()};
-    case f64: return reader.number<double>();
-    case boolean: return reader.number<std::uint8_t>() != 0;
-    case string: return reader.text();
-    case array: return read_array(reader);
-    default: reader.fail_here(fmt::format("unknown metadata type {}", type));
+    case u8:
+      return std::uint64_t{reader.number<std::uint8_t>()};
+    case i8:
+      return std::int64_t{reader.number<std::int8_t>()};
+    case u16:
+      return std::uint64_t{reader.number<std::uint16_t>()};
+    case i16:
+      return std::int64_t{reader.number<std::int16_t>()};
+    case u32:
+      return std::uint64_t{reader.number<std::uint32_t>()};
+    case i32:
+      return std::int64_t{reader.number<std::int32_t>()};
+    case u64:
+      return reader.number<std::uint64_t>();
+    case i64:
+      return reader.number<std::int64_t>();
+    case f32:
+      return double{reader.number<float>()};
+    case f64:
+      return reader.number<double>();
+    case boolean:
+      return reader.number<std::uint8_t>() != 0;
+    case string:
+      return reader.text();
+    case array:
+      return read_array(reader);
+    default:
+      reader.fail_here(fmt::format("unknown metadata type {}", type));
   }
 }
 
@@ -137,7 +165,8 @@ GgufTensor read_tensor(Reader& reader, unsigned file) {
   tensor.name = reader.text(kMaxName);
   tensor.file = file;
   const auto dimensions = reader.number<std::uint32_t>();
-  if (dimensions == 0 || dimensions > 4) reader.fail_here(fmt::format("tensor {} has {} dimensions", tensor.name, dimensions));
+  if (dimensions == 0 || dimensions > 4)
+    reader.fail_here(fmt::format("tensor {} has {} dimensions", tensor.name, dimensions));
   std::uint64_t values = 1;
   for (std::uint32_t i = 0; i < dimensions; ++i) {
     tensor.shape.push_back(reader.number<std::uint64_t>());
@@ -146,10 +175,12 @@ GgufTensor read_tensor(Reader& reader, unsigned file) {
   }
   const auto type = reader.number<std::uint32_t>();
   const DTypeInfo* info = find_dtype(type);
-  if (!info) reader.fail_here(fmt::format("tensor {} has data type {}, which this build does not know", tensor.name, type));
+  if (!info)
+    reader.fail_here(fmt::format("tensor {} has data type {}, which this build does not know", tensor.name, type));
   tensor.type = info->type;
   if (tensor.shape[0] % info->block_values != 0)
-    reader.fail_here(fmt::format("tensor {}: rows of {} are not whole {} blocks", tensor.name, tensor.shape[0], info->name));
+    reader.fail_here(
+        fmt::format("tensor {}: rows of {} are not whole {} blocks", tensor.name, tensor.shape[0], info->name));
   tensor.bytes = checked_mul(values / info->block_values, info->block_bytes);
   tensor.offset = reader.number<std::uint64_t>();
   return tensor;
@@ -157,7 +188,8 @@ GgufTensor read_tensor(Reader& reader, unsigned file) {
 
 std::string split_name(const std::string& path, const std::smatch& match, unsigned index) {
   const std::string number = match[1].str();
-  return fmt::format("{}-{:0{}}-of-{}.gguf", path.substr(0, static_cast<std::size_t>(match.position(0))), index, number.size(), match[2].str());
+  return fmt::format("{}-{:0{}}-of-{}.gguf", path.substr(0, static_cast<std::size_t>(match.position(0))), index,
+                     number.size(), match[2].str());
 }
 
 }  // namespace
@@ -190,7 +222,8 @@ GgufFile GgufFile::parse(std::vector<std::unique_ptr<RandomAccessFile>> files) {
     if (reader.number<std::uint32_t>() != kMagic) reader.fail_here("not a GGUF file (wrong magic)");
     const auto version = reader.number<std::uint32_t>();
     if (version != 2 && version != 3)
-      reader.fail_here(version > 0xFFFF ? std::string("a big-endian GGUF file cannot be read here") : fmt::format("GGUF version {} is not supported (2 and 3 are)", version));
+      reader.fail_here(version > 0xFFFF ? std::string("a big-endian GGUF file cannot be read here")
+                                        : fmt::format("GGUF version {} is not supported (2 and 3 are)", version));
     const auto tensor_count = reader.number<std::uint64_t>(), key_count = reader.number<std::uint64_t>();
     if (tensor_count > kMaxCount || key_count > kMaxCount)
       reader.fail_here(fmt::format("absurd counts: {} tensors, {} keys", tensor_count, key_count));
@@ -201,23 +234,27 @@ GgufFile GgufFile::parse(std::vector<std::unique_ptr<RandomAccessFile>> files) {
       GgufValue value = read_value(reader);
       if (key == "general.alignment") {
         const auto* number = std::get_if<std::uint64_t>(&value);
-        if (!number || *number == 0 || *number % 8 != 0 || *number > (1u << 20)) reader.fail_here("general.alignment is not a sane number");
+        if (!number || *number == 0 || *number % 8 != 0 || *number > (1u << 20))
+          reader.fail_here("general.alignment is not a sane number");
         alignment = *number;
       }
       if (index > 0) continue;  // the first split holds the model's metadata
-      if (!result.metadata_index_.emplace(key, result.metadata_.size()).second) reader.fail_here(fmt::format("key {} occurs twice", key));
+      if (!result.metadata_index_.emplace(key, result.metadata_.size()).second)
+        reader.fail_here(fmt::format("key {} occurs twice", key));
       result.metadata_.emplace_back(std::move(key), std::move(value));
     }
     if (index == 0) {
       result.version_ = version;
       const auto splits = result.get_uint("split.count").value_or(1);
       if (splits > 1 && splits != result.files_.size())
-        reader.fail_here(fmt::format("one of {} files of a split model: open it by its name NAME-00001-of-{:05}.gguf", splits, splits));
+        reader.fail_here(fmt::format("one of {} files of a split model: open it by its name NAME-00001-of-{:05}.gguf",
+                                     splits, splits));
     }
     const std::size_t first = result.tensors_.size();
     for (std::uint64_t i = 0; i < tensor_count; ++i) {
       GgufTensor tensor = read_tensor(reader, index);
-      if (!result.tensor_index_.emplace(tensor.name, result.tensors_.size()).second) reader.fail_here(fmt::format("tensor {} occurs twice", tensor.name));
+      if (!result.tensor_index_.emplace(tensor.name, result.tensors_.size()).second)
+        reader.fail_here(fmt::format("tensor {} occurs twice", tensor.name));
       result.tensors_.push_back(std::move(tensor));
     }
     const Bytes data = round_up(reader.position(), alignment), size = result.files_[index]->size();
@@ -225,7 +262,8 @@ GgufFile GgufFile::parse(std::vector<std::unique_ptr<RandomAccessFile>> files) {
       GgufTensor& tensor = result.tensors_[i];
       if (tensor.offset % alignment != 0) reader.fail_here(fmt::format("tensor {} is not aligned", tensor.name));
       const Bytes begin = checked_add(data, tensor.offset), end = checked_add(begin, tensor.bytes);
-      if (end > size) reader.fail_here(fmt::format("truncated: tensor {} ends at byte {}, the file at {}", tensor.name, end, size));
+      if (end > size)
+        reader.fail_here(fmt::format("truncated: tensor {} ends at byte {}, the file at {}", tensor.name, end, size));
       tensor.offset = begin;
     }
   }
@@ -254,7 +292,8 @@ std::optional<std::uint64_t> GgufFile::get_uint(std::string_view key) const {
   const GgufValue* value = find(key);
   if (!value) return std::nullopt;
   if (const auto* number = std::get_if<std::uint64_t>(value)) return *number;
-  if (const auto* number = std::get_if<std::int64_t>(value); number && *number >= 0) return static_cast<std::uint64_t>(*number);
+  if (const auto* number = std::get_if<std::int64_t>(value); number && *number >= 0)
+    return static_cast<std::uint64_t>(*number);
   wrong_type(*this, key, "a whole number >= 0");
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-/// GGUF v2 and v3 model files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), also split over several files
+/// GGUF v2 and v3 model files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), also split over several
+/// files
 /// (`NAME-00001-of-00003.gguf`). Every count, size and offset is checked against the file before it is used.
 
 #include <cstdint>
@@ -35,7 +36,7 @@ struct GgufTensor {
 };
 
 class GgufFile {
- public:
+public:
   /// Opens PATH (of a split model: any of its files). Throws IoError, FormatError("PATH: what is wrong").
   static GgufFile open(const std::string& path);
   /// The same from already opened splits (tests, fuzzing).
@@ -61,7 +62,7 @@ class GgufFile {
   Bytes total_bytes() const;
   unsigned version() const { return version_; }
 
- private:
+private:
   std::vector<std::unique_ptr<RandomAccessFile>> files_;
   std::vector<std::pair<std::string, GgufValue>> metadata_;
   std::unordered_map<std::string, std::size_t> metadata_index_;

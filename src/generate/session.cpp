@@ -10,18 +10,18 @@ namespace snug {
 namespace {
 
 class Stopwatch {
- public:
+public:
   explicit Stopwatch(double& total) : total_(total) {}
   ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
- private:
+private:
   double& total_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 /// Holds back text that could be the beginning of a stop string.
 class StopFilter {
- public:
+public:
   explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
 
   /// Text that may be given out; `stopped` once a stop string is complete.
@@ -44,7 +44,7 @@ class StopFilter {
   std::string finish() { return std::exchange(pending_, {}); }
   bool stopped = false;
 
- private:
+private:
   const std::vector<std::string>& stops_;
   std::string pending_;
 };
@@ -69,7 +69,8 @@ Session::Session(Model& model, std::size_t context, const SamplerOptions& sample
 
 void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
   std::vector<Row> rows;
-  for (std::size_t i = 0; i < tokens.size(); ++i) rows.push_back({tokens[i], sequence_.get(), i + wanted >= tokens.size()});
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    rows.push_back({tokens[i], sequence_.get(), i + wanted >= tokens.size()});
   logits_.resize(std::max(logits_.size(), wanted * model_.config().vocab_size));
   const ForwardStats cost = model_.forward(rows, logits_);
   stats_.generate_bytes += cost.weight_bytes + cost.kv_bytes;
@@ -79,22 +80,41 @@ void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
 TokenId Session::sample(std::size_t row) {
   const std::span<const float> logits(logits_.data() + row * model_.config().vocab_size, model_.config().vocab_size);
   if (hash_)
-    for (const std::byte b : std::as_bytes(logits)) stats_.logits_hash = (stats_.logits_hash ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+    for (const std::byte b : std::as_bytes(logits))
+      stats_.logits_hash = (stats_.logits_hash ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
   return sampler_.sample(logits, history_);
 }
 
-void Session::prefill(const std::vector<TokenId>& tokens) {
+void Session::feed(std::span<const TokenId> tokens, bool wanted) {
+  for (std::size_t at = 0; at < tokens.size();) {
+    const std::size_t n = std::min(model_.max_rows(), tokens.size() - at);
+    at += n;
+    forward(tokens.subspan(at - n, n), wanted && at == tokens.size() ? 1 : 0);
+  }
+}
+
+void Session::rewind(std::size_t length) {
+  const std::size_t kept = sequence_->truncate(length);
+  const std::vector<TokenId> again(history_.begin() + static_cast<std::ptrdiff_t>(kept),
+                                   history_.begin() + static_cast<std::ptrdiff_t>(length));
+  history_.resize(kept);
+  feed(again, false);
+}
+
+void Session::prompt(const std::vector<TokenId>& tokens) {
   if (tokens.empty()) fail("the prompt is empty");
-  if (length() + tokens.size() > context())
-    fail("the prompt of {} tokens does not fit into the context of {}: use -c {} or a shorter prompt", length() + tokens.size(), context(), length() + tokens.size());
+  if (tokens.size() > context())
+    fail("the prompt of {} tokens does not fit into the context of {}: use -c {} or a shorter prompt", tokens.size(),
+         context(), tokens.size() + 1);
   const Stopwatch watch(stats_.prompt_seconds);
   const Bytes before = stats_.generate_bytes;
-  for (std::size_t at = 0; at < tokens.size(); at += model_.max_rows()) {
-    const std::size_t n = std::min(model_.max_rows(), tokens.size() - at);
-    forward(std::span(tokens).subspan(at, n), at + n == tokens.size() ? 1 : 0);
-  }
+  // At least the last token is fed: its logits are what comes next.
+  const auto shared =
+      std::mismatch(tokens.begin(), tokens.end() - 1, history_.begin(), history_.end()).first - tokens.begin();
+  rewind(static_cast<std::size_t>(shared));
+  feed(std::span(tokens).subspan(static_cast<std::size_t>(shared)), true);
   next_row_ = 0;
-  stats_.prompt_tokens += tokens.size();
+  stats_.prompt_tokens += tokens.size() - static_cast<std::size_t>(shared);
   stats_.generate_bytes = before;
 }
 
@@ -107,13 +127,14 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
     result.text += text;
     if (on_text) on_text(text);
   };
+  std::vector<TokenId> draft;  // rows next_row_ + 1 ... hold what follows these, if they turn out right
   const auto finish = [&](StopReason reason) {
+    if (!draft.empty()) rewind(history_.size());
     if (!filter.stopped) give(filter.push(decoder.finish()) + filter.finish());
     result.reason = reason;
     return result;
   };
   const Stopwatch watch(stats_.generate_seconds);
-  std::vector<TokenId> draft;  // rows next_row_ + 1 ... hold what follows these, if they turn out right
   while (true) {
     if (result.tokens.size() >= options.max_tokens) return finish(StopReason::max_tokens);
     if (options.cancel && *options.cancel) return finish(StopReason::cancelled);
@@ -126,13 +147,7 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
     } else {
       if (!draft.empty()) {
         draft.clear();
-        const std::size_t kept = sequence_->truncate(history_.size());
-        if (kept < history_.size()) {
-          const std::vector<TokenId> again(history_.begin() + static_cast<std::ptrdiff_t>(kept), history_.end());
-          history_.resize(kept);
-          for (std::size_t at = 0; at < again.size(); at += model_.max_rows())
-            forward(std::span(again).subspan(at, std::min(model_.max_rows(), again.size() - at)), 0);
-        }
+        rewind(history_.size());
       }
       if (model_.tokenizer().is_end(token)) return finish(StopReason::end_of_text);
       if (history_.size() >= context()) return finish(StopReason::context_full);
@@ -148,10 +163,7 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
       history_.resize(history_.size() - draft.size());
       next_row_ = 0;
     }
-    if (model_.tokenizer().is_end(token)) {
-      sequence_->truncate(history_.size());
-      return finish(StopReason::end_of_text);
-    }
+    if (model_.tokenizer().is_end(token)) return finish(StopReason::end_of_text);
     result.tokens.push_back(token);
     ++stats_.generated_tokens;
     give(filter.push(decoder.push(model_.tokenizer().piece(token))));

@@ -30,17 +30,18 @@ struct GenerateResult {
 struct SessionStats {
   std::size_t prompt_tokens = 0, generated_tokens = 0;
   double prompt_seconds = 0, generate_seconds = 0;
-  Bytes generate_bytes = 0;     ///< weights and KV read while generating
+  Bytes generate_bytes = 0;       ///< weights and KV read while generating
   std::uint64_t logits_hash = 0;  ///< FNV-1a over all logits that tokens were sampled from
 };
 
 class Session {
- public:
+public:
   Session(Model& model, std::size_t context, const SamplerOptions& sampler);
 
-  /// Appends tokens; the last one's logits are what generate() goes on from. Throws Error when they do not fit.
-  void prefill(const std::vector<TokenId>& tokens);
-  /// Generates until something ends it, calling `on_text` with complete characters. REQUIRES: a prefill before.
+  /// Makes `tokens` the whole history: what it shares with the present one is kept, the rest is forgotten and fed.
+  /// generate() goes on from there. Throws Error when they do not fit.
+  void prompt(const std::vector<TokenId>& tokens);
+  /// Generates until something ends it, calling `on_text` with complete characters. REQUIRES: a prompt() before.
   GenerateResult generate(const GenerateOptions& options, const std::function<void(std::string_view)>& on_text);
 
   const SessionStats& stats() const { return stats_; }
@@ -48,10 +49,14 @@ class Session {
   std::size_t context() const { return sequence_->max_tokens(); }
   void hash_logits(bool on) { hash_ = on; }
 
- private:
+private:
   /// Runs `tokens` in one call; logits of the last `wanted` rows come to logits_.
   void forward(std::span<const TokenId> tokens, std::size_t wanted);
   TokenId sample(std::size_t row);
+  /// Feeds tokens in as many calls as it takes; logits of the last one if `wanted`.
+  void feed(std::span<const TokenId> tokens, bool wanted);
+  /// Forgets what follows the first `length` tokens; feeds again what the sequence had to drop beyond that.
+  void rewind(std::size_t length);
 
   Model& model_;
   Sampler sampler_;
@@ -63,7 +68,8 @@ class Session {
   bool hash_ = false;
 };
 
-/// Prompt look-up: what followed the latest earlier occurrence of the last `n` (3, then 2) tokens; at most `count` tokens.
+/// Prompt look-up: what followed the latest earlier occurrence of the last `n` (3, then 2) tokens; at most `count`
+/// tokens.
 std::vector<TokenId> draft_by_lookup(std::span<const TokenId> history, std::size_t count);
 
 }  // namespace snug

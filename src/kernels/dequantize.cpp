@@ -30,10 +30,16 @@ float half(const Byte* p) {
   return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
 }
 
-float brain(const Byte* p) { return std::bit_cast<float>(static_cast<std::uint32_t>(load_as<std::uint16_t>(p)) << 16); }
+float brain(const Byte* p) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(load_as<std::uint16_t>(p)) << 16);
+}
 
-int low(Byte b) { return b & 15; }
-int high(Byte b) { return b >> 4; }
+int low(Byte b) {
+  return b & 15;
+}
+int high(Byte b) {
+  return b >> 4;
+}
 
 /// Nibbles of 16 bytes: values 0..15 low, 16..31 high; `fifth` holds bit 4 of each value.
 template <class Value>
@@ -112,9 +118,15 @@ void iq4_xs(const Byte* b, float* out) {
 
 void dequantize_block(DType type, const Byte* b, float* out) {
   switch (type) {
-    case DType::f32: *out = load_as<float>(b); break;
-    case DType::f16: *out = half(b); break;
-    case DType::bf16: *out = brain(b); break;
+    case DType::f32:
+      *out = load_as<float>(b);
+      break;
+    case DType::f16:
+      *out = half(b);
+      break;
+    case DType::bf16:
+      *out = brain(b);
+      break;
     case DType::q4_0:
       nibbles(b + 2, 0, out, [d = half(b)](int v) { return d * static_cast<float>(v - 8); });
       break;
@@ -122,7 +134,8 @@ void dequantize_block(DType type, const Byte* b, float* out) {
       nibbles(b + 4, 0, out, [d = half(b), m = half(b + 2)](int v) { return d * static_cast<float>(v) + m; });
       break;
     case DType::q5_0:
-      nibbles(b + 6, load_as<std::uint32_t>(b + 2), out, [d = half(b)](int v) { return d * static_cast<float>(v - 16); });
+      nibbles(b + 6, load_as<std::uint32_t>(b + 2), out,
+              [d = half(b)](int v) { return d * static_cast<float>(v - 16); });
       break;
     case DType::q5_1:
       nibbles(b + 8, load_as<std::uint32_t>(b + 4), out,
@@ -137,13 +150,26 @@ void dequantize_block(DType type, const Byte* b, float* out) {
     case DType::mxfp4:
       nibbles(b + 1, 0, out, [e = *b](int v) { return std::ldexp(static_cast<float>(kMxfp4Values[v]), e - 128); });
       break;
-    case DType::q2_k: q2_k(b, out); break;
-    case DType::q3_k: q3_k(b, out); break;
-    case DType::q4_k: q4_k(b, nullptr, b + 16, out); break;
-    case DType::q5_k: q4_k(b, b + 16, b + 48, out); break;
-    case DType::q6_k: q6_k(b, out); break;
-    case DType::iq4_xs: iq4_xs(b, out); break;
-    default: break;
+    case DType::q2_k:
+      q2_k(b, out);
+      break;
+    case DType::q3_k:
+      q3_k(b, out);
+      break;
+    case DType::q4_k:
+      q4_k(b, nullptr, b + 16, out);
+      break;
+    case DType::q5_k:
+      q4_k(b, b + 16, b + 48, out);
+      break;
+    case DType::q6_k:
+      q6_k(b, out);
+      break;
+    case DType::iq4_xs:
+      iq4_xs(b, out);
+      break;
+    default:
+      break;
   }
 }
 

@@ -33,10 +33,10 @@ enum class DType : std::uint32_t {
 
 struct DTypeInfo {
   DType type;
-  std::string_view name;      ///< as GGUF tools print it: "Q4_K"
-  std::size_t block_values;   ///< values per block along a row
+  std::string_view name;     ///< as GGUF tools print it: "Q4_K"
+  std::size_t block_values;  ///< values per block along a row
   std::size_t block_bytes;
-  bool weight;                ///< the kernels can multiply it
+  bool weight;  ///< the kernels can multiply it
 };
 
 /// nullptr for a type this build does not know.

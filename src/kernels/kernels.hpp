@@ -1,9 +1,9 @@
 #pragma once
-/// The kernels of one instruction set, chosen once at start (or by SNUG_ISA=scalar|avx2|avx512|neon, checked against the
-/// CPU). All functions are re-entrant and single-threaded: callers split the work.
+/// The kernels of one instruction set, chosen once at start (or by SNUG_ISA=scalar|avx2|avx512|neon, checked against
+/// the CPU). All functions are re-entrant and single-threaded: callers split the work.
 ///
-/// A result never depends on how work was split: row r of a product depends on row r of the input and on the weights only,
-/// and is accumulated along K in one fixed order, whether 1 or 512 rows are multiplied.
+/// A result never depends on how work was split: row r of a product depends on row r of the input and on the weights
+/// only, and is accumulated along K in one fixed order, whether 1 or 512 rows are multiplied.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,7 +23,7 @@ struct AttentionPart {
   /// Tiles before the first and after the last one that some query sees may be null.
   const bf16_t* const* k_tiles = nullptr;
   const bf16_t* const* v_tiles = nullptr;
-  std::size_t tiles = 0;  ///< <= 16
+  std::size_t tiles = 0;             ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
   /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
   const bf16_t* const* next_keys = nullptr;
@@ -53,10 +53,10 @@ struct KernelTable {
   // --- elementwise (elementwise.cpp), f32[n] unless said ---
   /// out = x / sqrt(mean(x^2) + eps) * weight; weight may be null; out may be x.
   void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t n, float* out);
-  void (*add)(float* x, const float* y, std::size_t n);                   ///< x += y
-  void (*scale)(float* x, float factor, std::size_t n);                   ///< x *= factor
-  void (*multiply)(float* x, const float* y, std::size_t n);              ///< x *= y
-  void (*axpy)(float* x, float a, const float* y, std::size_t n);         ///< x += a * y
+  void (*add)(float* x, const float* y, std::size_t n);            ///< x += y
+  void (*scale)(float* x, float factor, std::size_t n);            ///< x *= factor
+  void (*multiply)(float* x, const float* y, std::size_t n);       ///< x *= y
+  void (*axpy)(float* x, float a, const float* y, std::size_t n);  ///< x += a * y
   float (*dot)(const float* x, const float* y, std::size_t n);
   void (*silu)(float* x, std::size_t n);
   void (*sigmoid)(float* x, std::size_t n);
@@ -65,14 +65,15 @@ struct KernelTable {
   /// gpt-oss: g = min(gate, limit), u = clamp(up, +-limit); g * sigmoid(alpha * g) * (u + 1)
   void (*swiglu_oai)(const float* gate, const float* up, float alpha, float limit, std::size_t n, float* out);
   void (*softmax)(float* x, std::size_t n);
-  void (*softcap)(float* x, float cap, std::size_t n);                    ///< cap * tanh(x / cap)
+  void (*softcap)(float* x, float cap, std::size_t n);  ///< cap * tanh(x / cap)
   float (*max)(const float* x, std::size_t n);
   float (*log_sum_exp)(const float* x, std::size_t n);
-  /// Rotates the first 2 * pairs values of x; pair i is (x[i], x[i + pairs]) if `split_half` (NEOX) else (x[2i], x[2i+1]).
+  /// Rotates the first 2 * pairs values of x; pair i is (x[i], x[i + pairs]) if `split_half` (NEOX) else (x[2i],
+  /// x[2i+1]).
   void (*rope)(float* x, const float* cos, const float* sin, std::size_t pairs, bool split_half);
 
   // --- attention (attention.cpp) ---
-  void (*to_bf16)(const float* x, std::size_t n, bf16_t* out);            ///< round to nearest even
+  void (*to_bf16)(const float* x, std::size_t n, bf16_t* out);  ///< round to nearest even
   /// Stores one token's key / value (f32[dim]) in slot 0..15 of a tile.
   void (*store_key)(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
   void (*store_value)(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
@@ -82,7 +83,14 @@ struct KernelTable {
   void (*attend)(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
                  const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch);
   /// Folds `part` into `total` (call in order of token index).
-  void (*merge)(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc, std::size_t v_dim);
+  void (*merge)(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
+                std::size_t v_dim);
+
+  // --- limits (probe.cpp) ---
+  /// Reads all of `data` (a multiple of 512 bytes) as fast as it goes; the result only keeps the reads alive.
+  std::uint64_t (*read_memory)(const std::byte* data, std::size_t bytes);
+  /// Int8 dot products on registers alone; returns the number of operations (a multiply and an add count as two).
+  std::uint64_t (*int8_dots)(std::size_t iterations);
 };
 
 /// Scratch a thread needs for products over rows of `cols` values / for attention of m queries.

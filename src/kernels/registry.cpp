@@ -9,16 +9,24 @@
 namespace snug {
 
 #if defined(SNUG_HAVE_scalar)
-namespace scalar { const KernelTable& table(); }
+namespace scalar {
+const KernelTable& table();
+}
 #endif
 #if defined(SNUG_HAVE_avx2)
-namespace avx2 { const KernelTable& table(); }
+namespace avx2 {
+const KernelTable& table();
+}
 #endif
 #if defined(SNUG_HAVE_avx512)
-namespace avx512 { const KernelTable& table(); }
+namespace avx512 {
+const KernelTable& table();
+}
 #endif
 #if defined(SNUG_HAVE_neon)
-namespace neon { const KernelTable& table(); }
+namespace neon {
+const KernelTable& table();
+}
 #endif
 
 std::vector<const KernelTable*> available_kernels() {
@@ -29,7 +37,8 @@ std::vector<const KernelTable*> available_kernels() {
 #endif
 #if defined(SNUG_HAVE_avx512)
   if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"))
+      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+      __builtin_cpu_supports("avx512vbmi"))
     tables.push_back(&avx512::table());
 #endif
 #if defined(SNUG_HAVE_neon)

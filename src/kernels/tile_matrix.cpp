@@ -25,23 +25,38 @@ std::span<const Field> fields(DType type) {
   static constexpr Field kQ4k[] = {{2, 2}, {4, 35}}, kQ5k[] = {{2, 2}, {4, 43}};
   static constexpr Field kQ6k[] = {{4, 52}, {2, 1}}, kIq4xs[] = {{2, 2}, {4, 33}};
   switch (type) {
-    case DType::f32: return kF32;
+    case DType::f32:
+      return kF32;
     case DType::f16:
-    case DType::bf16: return kHalf;
+    case DType::bf16:
+      return kHalf;
     case DType::q4_0:
-    case DType::iq4_nl: return kQ40;
-    case DType::q4_1: return kQ41;
-    case DType::q5_0: return kQ50;
-    case DType::q5_1: return kQ51;
-    case DType::q8_0: return kQ80;
-    case DType::mxfp4: return kMxfp4;
-    case DType::q2_k: return kQ2k;
-    case DType::q3_k: return kQ3k;
-    case DType::q4_k: return kQ4k;
-    case DType::q5_k: return kQ5k;
-    case DType::q6_k: return kQ6k;
-    case DType::iq4_xs: return kIq4xs;
-    default: return {};
+    case DType::iq4_nl:
+      return kQ40;
+    case DType::q4_1:
+      return kQ41;
+    case DType::q5_0:
+      return kQ50;
+    case DType::q5_1:
+      return kQ51;
+    case DType::q8_0:
+      return kQ80;
+    case DType::mxfp4:
+      return kMxfp4;
+    case DType::q2_k:
+      return kQ2k;
+    case DType::q3_k:
+      return kQ3k;
+    case DType::q4_k:
+      return kQ4k;
+    case DType::q5_k:
+      return kQ5k;
+    case DType::q6_k:
+      return kQ6k;
+    case DType::iq4_xs:
+      return kIq4xs;
+    default:
+      return {};
   }
 }
 
@@ -49,7 +64,8 @@ template <class Word>
 void pack_words(const std::byte* in, std::size_t in_stride, std::size_t words, std::byte* out) {
   for (std::size_t w = 0; w < words; ++w) {
     Word column[kTileRows];
-    for (std::size_t r = 0; r < kTileRows; ++r) std::memcpy(&column[r], in + r * in_stride + w * sizeof(Word), sizeof(Word));
+    for (std::size_t r = 0; r < kTileRows; ++r)
+      std::memcpy(&column[r], in + r * in_stride + w * sizeof(Word), sizeof(Word));
     std::memcpy(out + w * sizeof(column), column, sizeof(column));
   }
 }
@@ -78,7 +94,9 @@ void pack_group(DType type, std::size_t cols, const std::byte* in, std::size_t r
   for (std::size_t offset = 0; offset < stride; offset += block) {
     const std::byte* from = in + offset;
     for (const Field& field : layout) {
-      const auto pack = field.width == 4 ? pack_words<std::uint32_t> : field.width == 2 ? pack_words<std::uint16_t> : pack_words<std::uint8_t>;
+      const auto pack = field.width == 4   ? pack_words<std::uint32_t>
+                        : field.width == 2 ? pack_words<std::uint16_t>
+                                           : pack_words<std::uint8_t>;
       pack(from, stride, field.count, out);
       from += field.width * field.count;
       out += kTileRows * field.width * field.count;

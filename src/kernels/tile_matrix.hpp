@@ -1,12 +1,12 @@
 #pragma once
 /// The layout in which weights lie in memory, the same on every instruction set: 16 rows side by side.
 ///
-/// Rows are taken in groups of 16 (the last group is filled up with zero blocks). Within a group, blocks follow each other
-/// along K; within a block (GGUF's own block of 32 or 256 values), each field of the block is transposed over the 16
-/// rows word by word: for a field of `count` words of `width` bytes (1, 2 or 4), word w of rows 0..15, then word w+1 of rows 0..15.
-/// So a 512-bit vector of 4-byte words holds 4 bytes of each of 16 rows (lanes = output rows), no byte is added and the
-/// group takes exactly 16 * row_bytes: packing is a permutation, done in place or on arrival, and can be undone.
-/// f32, f16 and bf16 are blocks of one value: [k][16 rows].
+/// Rows are taken in groups of 16 (the last group is filled up with zero blocks). Within a group, blocks follow each
+/// other along K; within a block (GGUF's own block of 32 or 256 values), each field of the block is transposed over the
+/// 16 rows word by word: for a field of `count` words of `width` bytes (1, 2 or 4), word w of rows 0..15, then word w+1
+/// of rows 0..15. So a 512-bit vector of 4-byte words holds 4 bytes of each of 16 rows (lanes = output rows), no byte
+/// is added and the group takes exactly 16 * row_bytes: packing is a permutation, done in place or on arrival, and can
+/// be undone. f32, f16 and bf16 are blocks of one value: [k][16 rows].
 
 #include <cstddef>
 #include <span>

@@ -99,7 +99,8 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
     const auto* page = reinterpret_cast<const bf16_t*>(list[(first + i) / kPageTiles]);
     const std::size_t in_page = (first + i) % kPageTiles;
     out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
-    out.values[i] = page ? page + kPageTiles * kv_tile_values(shape.k_dim) + in_page * kv_tile_values(shape.v_dim) : nullptr;
+    out.values[i] =
+        page ? page + kPageTiles * kv_tile_values(shape.k_dim) + in_page * kv_tile_values(shape.v_dim) : nullptr;
   }
   return tiles;
 }

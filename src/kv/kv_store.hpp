@@ -1,6 +1,6 @@
 #pragma once
-/// Keys and values of one sequence: per layer and KV head a list of pages of 64 tokens, each page four key tiles and four
-/// value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window.
+/// Keys and values of one sequence: per layer and KV head a list of pages of 64 tokens, each page four key tiles and
+/// four value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window.
 
 #include <memory>
 #include <span>
@@ -25,18 +25,18 @@ struct KvShape {
 
 /// Pools shared by all sequences of a model.
 class KvPools {
- public:
+public:
   KvPools(Ledger& ledger, std::vector<KvShape> shapes);
   const std::vector<KvShape>& shapes() const { return shapes_; }
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
 
- private:
+private:
   std::vector<KvShape> shapes_;
   std::vector<std::shared_ptr<PagePool>> pools_;  ///< layers of one page size share a pool
 };
 
 class KvStore {
- public:
+public:
   /// `slack`: tokens behind a window that stay, so that truncate() can go back.
   KvStore(KvPools& pools, std::size_t slack);
   ~KvStore();
@@ -63,13 +63,13 @@ class KvStore {
 
   Bytes memory_bytes() const;
 
- private:
+private:
   std::size_t index(std::size_t layer, std::size_t head) const { return first_[layer] + head; }
 
   KvPools& pools_;
   std::size_t slack_;
-  std::vector<std::size_t> first_;                ///< of each layer in pages_
-  std::vector<std::vector<std::byte*>> pages_;    ///< [layer, head][page]; null: given back
+  std::vector<std::size_t> first_;              ///< of each layer in pages_
+  std::vector<std::vector<std::byte*>> pages_;  ///< [layer, head][page]; null: given back
 };
 
 }  // namespace snug

@@ -10,7 +10,9 @@ constexpr std::size_t kSlabBytes = 2 * kMiB;  // a huge page; the price is at mo
 }
 
 PagePool::PagePool(Ledger& ledger, std::size_t page_bytes)
-    : ledger_(ledger), page_bytes_(round_up(page_bytes, 64)), slab_pages_(std::max<std::size_t>(1, kSlabBytes / page_bytes_)) {}
+    : ledger_(ledger),
+      page_bytes_(round_up(page_bytes, 64)),
+      slab_pages_(std::max<std::size_t>(1, kSlabBytes / page_bytes_)) {}
 
 std::byte* PagePool::allocate() {
   auto slab = std::find_if(slabs_.begin(), slabs_.end(), [](const Slab& s) { return !s.free.empty(); });

@@ -9,7 +9,7 @@
 namespace snug {
 
 class PagePool {
- public:
+public:
   PagePool(Ledger& ledger, std::size_t page_bytes);
 
   /// A page of page_bytes(), 64-byte aligned, contents unspecified but finite as bf16. Throws OutOfBudget.
@@ -17,7 +17,7 @@ class PagePool {
   void free(std::byte* page) noexcept;
   std::size_t page_bytes() const { return page_bytes_; }
 
- private:
+private:
   /// Pages of one mapping; it goes back to the system when all of them are free.
   struct Slab {
     Buffer memory;

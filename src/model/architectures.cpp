@@ -22,7 +22,7 @@ struct Architecture {
   float window_rope_base = 0;       ///< windowed layers rotate with this base, unscaled; 0: like the others
   std::uint32_t no_rope_every = 0;  ///< n: layers n-1, 2n-1, ... do not rotate
   Gating gating = Gating::softmax;
-  bool normalise_experts = true;    ///< chosen experts' weights are made to add up to 1
+  bool normalise_experts = true;  ///< chosen experts' weights are made to add up to 1
 };
 
 constexpr auto kAdjacent = RopePairing::adjacent;
@@ -57,7 +57,7 @@ const Architecture& find_architecture(const GgufFile& file) {
 
 /// Reads `{arch}.*` with clear errors.
 class Keys {
- public:
+public:
   Keys(const GgufFile& file, std::string_view architecture) : file_(file), prefix_(std::string(architecture) + ".") {}
 
   std::uint32_t count(std::string_view key, std::uint64_t least, std::uint64_t most) const {
@@ -73,13 +73,15 @@ class Keys {
     return static_cast<float>(file_.get_float(prefix_ + std::string(key)).value_or(otherwise));
   }
   /// One number for all layers, or an array with one per layer.
-  std::vector<std::uint32_t> per_layer(std::string_view key, std::size_t layers, std::uint64_t least, std::uint64_t most,
-                                       std::uint32_t otherwise) const {
+  std::vector<std::uint32_t> per_layer(std::string_view key, std::size_t layers, std::uint64_t least,
+                                       std::uint64_t most, std::uint32_t otherwise) const {
     const GgufValue* value = file_.find(prefix_ + std::string(key));
     if (!value) return std::vector<std::uint32_t>(layers, otherwise);
     if (!std::holds_alternative<GgufArray>(*value)) return std::vector<std::uint32_t>(layers, count(key, least, most));
     const std::vector<double> numbers = *file_.get_numbers(prefix_ + std::string(key));
-    if (numbers.size() < layers) fail<FormatError>("{}: metadata {}{} has {} entries for {} layers", file_.path(), prefix_, key, numbers.size(), layers);
+    if (numbers.size() < layers)
+      fail<FormatError>("{}: metadata {}{} has {} entries for {} layers", file_.path(), prefix_, key, numbers.size(),
+                        layers);
     std::vector<std::uint32_t> result;
     for (std::size_t i = 0; i < layers; ++i) {
       if (numbers[i] < 0) fail<FormatError>("{}: metadata {}{} has a negative entry", file_.path(), prefix_, key);
@@ -88,7 +90,7 @@ class Keys {
     return result;
   }
 
- private:
+private:
   std::uint32_t checked(std::string_view key, std::uint64_t value, std::uint64_t least, std::uint64_t most) const {
     if (value < least || value > most)
       fail<FormatError>("{}: metadata {}{} is {}, expected {} to {}", file_.path(), prefix_, key, value, least, most);
@@ -98,7 +100,8 @@ class Keys {
   std::string prefix_;
 };
 
-constexpr std::uint64_t kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxHeads = 4096, kMaxHeadDim = 1024, kMaxContext = 1u << 30;
+constexpr std::uint64_t kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxHeads = 4096, kMaxHeadDim = 1024,
+                        kMaxContext = 1u << 30;
 
 void read_layers(const GgufFile& file, const Architecture& architecture, const Keys& keys, ModelConfig& c) {
   const auto heads = keys.per_layer("attention.head_count", c.layer_count, 1, kMaxHeads, 0);
@@ -150,8 +153,10 @@ ModelConfig read_config(const GgufFile& file) {
   c.trained_context = keys.count("context_length", 1, kMaxContext);
   c.norm_epsilon = keys.number_or("attention.layer_norm_rms_epsilon", 1e-5f);
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
-  if (!embedding || embedding->shape.size() != 2) fail<FormatError>("{}: tensor token_embd.weight is missing or not a matrix", file.path());
-  if (embedding->shape[1] > (1u << 24)) fail<FormatError>("{}: a vocabulary of {} is too large", file.path(), embedding->shape[1]);
+  if (!embedding || embedding->shape.size() != 2)
+    fail<FormatError>("{}: tensor token_embd.weight is missing or not a matrix", file.path());
+  if (embedding->shape[1] > (1u << 24))
+    fail<FormatError>("{}: a vocabulary of {} is too large", file.path(), embedding->shape[1]);
   c.vocab_size = static_cast<std::uint32_t>(embedding->shape[1]);
   if (architecture.scaled_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.width));
   c.logit_softcap = keys.number_or("final_logit_softcapping", 0);
@@ -160,7 +165,8 @@ ModelConfig read_config(const GgufFile& file) {
   c.moe.experts = keys.count_or("expert_count", 0, 4096);
   if (c.moe.experts) {
     c.moe.used = keys.count("expert_used_count", 1, c.moe.experts);
-    c.moe.ffn = keys.count_or("expert_feed_forward_length", keys.count_or("feed_forward_length", 0, kMaxWidth), kMaxWidth);
+    c.moe.ffn =
+        keys.count_or("expert_feed_forward_length", keys.count_or("feed_forward_length", 0, kMaxWidth), kMaxWidth);
     c.moe.gating = architecture.gating;
     c.moe.normalise = architecture.normalise_experts;
     const float scale = keys.number_or("expert_weights_scale", 1.0f);
@@ -172,15 +178,19 @@ ModelConfig read_config(const GgufFile& file) {
   if (c.attention_scale == 0) {
     // gemma3 27B alone scales by the width per head instead of the head dimension.
     const bool by_width = c.architecture == "gemma3" && c.layer_count == 62;
-    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(by_width ? c.width / c.layers[0].heads : c.layers[0].k_dim));
+    c.attention_scale =
+        1.0f / std::sqrt(static_cast<float>(by_width ? c.width / c.layers[0].heads : c.layers[0].k_dim));
   }
   return c;
 }
 
-Bytes ModelConfig::kv_bytes_per_token() const {
+Bytes ModelConfig::kv_bytes(std::size_t tokens) const {
   Bytes total = 0;
-  for (const LayerConfig& layer : layers)
-    if (!layer.window && layer.kind == LayerKind::attention) total += Bytes{layer.kv_heads} * (layer.k_dim + layer.v_dim) * 2;
+  for (const LayerConfig& layer : layers) {
+    if (layer.kind != LayerKind::attention) continue;
+    const Bytes kept = layer.window ? std::min<Bytes>(tokens, layer.window) : tokens;
+    total += kept * layer.kv_heads * (layer.k_dim + layer.v_dim) * 2;
+  }
   return total;
 }
 

@@ -10,8 +10,8 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kBlockQueries = 128;      // queries of one item: enough to share each key tile well
-constexpr std::size_t kSplitRows = 16;          // up to so many rows, partitions are spread over the pool
+constexpr std::size_t kBlockQueries = 128;       // queries of one item: enough to share each key tile well
+constexpr std::size_t kSplitRows = 16;           // up to so many rows, partitions are spread over the pool
 constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results
 
 }  // namespace
@@ -24,8 +24,14 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
     group = std::max<std::size_t>(group, layer.heads / layer.kv_heads);
   }
   const std::size_t m = std::max(kBlockQueries, group);
-  const std::size_t sizes[] = {m * max_dim_ * sizeof(bf16_t), m * 4, m * 4, m * sizeof(AttentionState), m * sizeof(AttentionState),
-                               m * max_dim_ * 4, m * max_dim_ * 4, attention_scratch_bytes(m)};
+  const std::size_t sizes[] = {m * max_dim_ * sizeof(bf16_t),
+                               m * 4,
+                               m * 4,
+                               m * sizeof(AttentionState),
+                               m * sizeof(AttentionState),
+                               m * max_dim_ * 4,
+                               m * max_dim_ * 4,
+                               attention_scratch_bytes(m)};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
   memory_ = Buffer(ledger, Tag::scratch, each * pool.size() + kPartialFloats * sizeof(float));
@@ -50,21 +56,24 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
   partials_ = reinterpret_cast<float*>(at);
 }
 
-void Attention::prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride, const Worker& worker) const {
+void Attention::prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride,
+                        const Worker& worker) const {
   const std::size_t group = layer.heads / layer.kv_heads;
   for (std::size_t r = 0; r < item.count; ++r)
-    kernels().to_bf16(queries + (item.run->row + item.first + r) * stride + item.head * group * layer.k_dim, group * layer.k_dim,
-                      worker.queries + r * group * layer.k_dim);
+    kernels().to_bf16(queries + (item.run->row + item.first + r) * stride + item.head * group * layer.k_dim,
+                      group * layer.k_dim, worker.queries + r * group * layer.k_dim);
 }
 
-void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
-                            const Worker& worker, AttentionState* state, float* acc) const {
+void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part,
+                            float softcap, const Worker& worker, AttentionState* state, float* acc) const {
   const std::size_t group = layer.heads / layer.kv_heads, start = part * kPartTokens;
   const RowRun& run = *item.run;
   for (std::size_t r = 0; r < item.count; ++r) {
     const std::size_t position = run.position + item.first + r;
     const std::size_t oldest = layer.window && position + 1 > layer.window ? position + 1 - layer.window : 0;
-    const auto clip = [&](std::size_t p) { return static_cast<std::uint32_t>(std::clamp(p, start, start + kPartTokens) - start); };
+    const auto clip = [&](std::size_t p) {
+      return static_cast<std::uint32_t>(std::clamp(p, start, start + kPartTokens) - start);
+    };
     for (std::size_t g = 0; g < group; ++g) {
       worker.begin[r * group + g] = clip(oldest);
       worker.end[r * group + g] = clip(position + 1);
@@ -82,11 +91,12 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
     view.next_keys = following.keys;
   }
-  kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc, worker.scratch);
+  kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc,
+                   worker.scratch);
 }
 
-void Attention::start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query, AttentionState& state,
-                      float* acc) const {
+void Attention::start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query,
+                      AttentionState& state, float* acc) const {
   const std::size_t group = layer.heads / layer.kv_heads;
   state = {-std::numeric_limits<float>::infinity(), 0};
   // A sink is a score without a value.
@@ -94,8 +104,8 @@ void Attention::start(const LayerConfig& layer, const Item& item, std::span<cons
   std::fill_n(acc, layer.v_dim, 0.0f);
 }
 
-void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state, const float* acc,
-                       float* out) const {
+void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state,
+                       const float* acc, float* out) const {
   const std::size_t group = layer.heads / layer.kv_heads;
   const std::size_t row = item.run->row + item.first + query / group, head = item.head * group + query % group;
   float* to = out + row * layer.heads * layer.v_dim + head * layer.v_dim;

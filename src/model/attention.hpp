@@ -18,15 +18,15 @@ struct RowRun {
 };
 
 class Attention {
- public:
+public:
   Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t max_rows);
 
-  /// One layer: queries (f32[rows][heads * k_dim], scaled and rotated) over the KV of `kv_layer`, which holds the keys and
-  /// values of all rows; out is f32[rows][heads * v_dim]. `sinks`: f32[heads] or empty.
-  void run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries, std::size_t query_stride,
-           float softcap, std::span<const float> sinks, float* out);
+  /// One layer: queries (f32[rows][heads * k_dim], scaled and rotated) over the KV of `kv_layer`, which holds the keys
+  /// and values of all rows; out is f32[rows][heads * v_dim]. `sinks`: f32[heads] or empty.
+  void run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries,
+           std::size_t query_stride, float softcap, std::span<const float> sinks, float* out);
 
- private:
+private:
   /// Some rows of a run with one KV head: m = rows * group queries.
   struct Item {
     const RowRun* run;
@@ -46,11 +46,14 @@ class Attention {
     std::byte* scratch;
   };
 
-  void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride, const Worker& worker) const;
-  void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap, const Worker& worker,
-                   AttentionState* state, float* acc) const;
-  void start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query, AttentionState& state, float* acc) const;
-  void finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state, const float* acc, float* out) const;
+  void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride,
+               const Worker& worker) const;
+  void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
+                   const Worker& worker, AttentionState* state, float* acc) const;
+  void start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query,
+             AttentionState& state, float* acc) const;
+  void finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state,
+              const float* acc, float* out) const;
 
   ThreadPool& pool_;
   std::size_t max_dim_ = 0;

@@ -1,6 +1,6 @@
 #pragma once
-/// What the forward pass needs to know of a model, read from the GGUF metadata (`{arch}.*`). Architectures are rows of a
-/// table (architectures.cpp) of differences from the plain llama layer.
+/// What the forward pass needs to know of a model, read from the GGUF metadata (`{arch}.*`). Architectures are rows of
+/// a table (architectures.cpp) of differences from the plain llama layer.
 
 #include <cstdint>
 #include <string>
@@ -25,12 +25,12 @@ struct RopeTable {
 struct LayerConfig {
   LayerKind kind = LayerKind::attention;
   std::uint32_t heads = 0, kv_heads = 0;
-  std::uint32_t k_dim = 0, v_dim = 0;   ///< head dimensions of keys (and queries) and values
-  std::uint32_t window = 0;             ///< 0: full attention; else the query and window - 1 tokens before it
-  std::uint32_t rope = 0;               ///< index into ModelConfig::rope
-  std::uint32_t ffn = 0;                ///< dense FFN width, 0: none
+  std::uint32_t k_dim = 0, v_dim = 0;  ///< head dimensions of keys (and queries) and values
+  std::uint32_t window = 0;            ///< 0: full attention; else the query and window - 1 tokens before it
+  std::uint32_t rope = 0;              ///< index into ModelConfig::rope
+  std::uint32_t ffn = 0;               ///< dense FFN width, 0: none
   bool moe = false;
-  std::int32_t kv_from = -1;            ///< reads another layer's KV (gemma4), -1: its own
+  std::int32_t kv_from = -1;  ///< reads another layer's KV (gemma4), -1: its own
 };
 
 struct DeltaNetConfig {
@@ -60,8 +60,8 @@ struct ModelConfig {
   MoeConfig moe;
   DeltaNetConfig delta;
 
-  /// Bytes of KV per token over all layers that keep every token (bf16).
-  Bytes kv_bytes_per_token() const;
+  /// Bytes of KV (bf16) that `tokens` tokens need; layers with a window keep no more than that.
+  Bytes kv_bytes(std::size_t tokens) const;
 };
 
 /// Throws FormatError; for an unknown `general.architecture` it lists the known ones.

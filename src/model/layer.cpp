@@ -8,7 +8,7 @@ namespace snug {
 namespace {
 
 class Mapper {
- public:
+public:
   Mapper(const GgufFile& file, const ModelConfig& config, ResidentSource& source, bool as_f32)
       : file_(file), config_(config), source_(source), as_f32_(as_f32) {}
 
@@ -27,16 +27,20 @@ class Mapper {
 
   /// Rows [row_begin, row_begin + rows) of a fused matrix.
   Linear part(const Linear& fused, const std::string& name, std::size_t row_begin, std::size_t rows) const {
-    if (row_begin % kTileRows != 0) fail<FormatError>("{}: the parts of tensor {} do not begin at multiples of {}", file_.path(), name, kTileRows);
+    if (row_begin % kTileRows != 0)
+      fail<FormatError>("{}: the parts of tensor {} do not begin at multiples of {}", file_.path(), name, kTileRows);
     Linear result = fused;
     result.group_begin = row_begin / kTileRows;
     result.rows = rows;
     if (!fused.bias.empty())
-      result.bias.assign(fused.bias.begin() + static_cast<std::ptrdiff_t>(row_begin), fused.bias.begin() + static_cast<std::ptrdiff_t>(row_begin + rows));
+      result.bias.assign(fused.bias.begin() + static_cast<std::ptrdiff_t>(row_begin),
+                         fused.bias.begin() + static_cast<std::ptrdiff_t>(row_begin + rows));
     return result;
   }
 
-  std::vector<float> vector(const std::string& name, std::size_t count) const { return read_vector(file_, tensor(name), count); }
+  std::vector<float> vector(const std::string& name, std::size_t count) const {
+    return read_vector(file_, tensor(name), count);
+  }
   std::vector<float> optional(const std::string& name, std::size_t count) const {
     return file_.find_tensor(name) ? vector(name, count) : std::vector<float>();
   }
@@ -46,7 +50,8 @@ class Mapper {
     const LayerConfig& c = config_.layers[index];
     const std::string p = fmt::format("blk.{}.", index);
     const std::size_t width = config_.width;
-    const std::size_t q = std::size_t{c.heads} * c.k_dim, k = std::size_t{c.kv_heads} * c.k_dim, v = std::size_t{c.kv_heads} * c.v_dim;
+    const std::size_t q = std::size_t{c.heads} * c.k_dim, k = std::size_t{c.kv_heads} * c.k_dim,
+                      v = std::size_t{c.kv_heads} * c.v_dim;
     Layer l;
     l.attention_norm = vector(p + "attn_norm.weight", width);
     if (has(p + "attn_qkv.weight")) {
@@ -77,23 +82,28 @@ class Mapper {
     if (c.moe) {
       const MoeConfig& m = config_.moe;
       l.router = linear(p + "ffn_gate_inp", width, m.experts);
-      l.experts = {linear(p + "ffn_gate_exps", width, m.ffn, m.experts), linear(p + "ffn_up_exps", width, m.ffn, m.experts),
+      l.experts = {linear(p + "ffn_gate_exps", width, m.ffn, m.experts),
+                   linear(p + "ffn_up_exps", width, m.ffn, m.experts),
                    linear(p + "ffn_down_exps", m.ffn, width, m.experts)};
     } else if (has(p + "ffn_gate.weight")) {
-      l.dense = {linear(p + "ffn_gate", width, c.ffn), linear(p + "ffn_up", width, c.ffn), linear(p + "ffn_down", c.ffn, width)};
+      l.dense = {linear(p + "ffn_gate", width, c.ffn), linear(p + "ffn_up", width, c.ffn),
+                 linear(p + "ffn_down", c.ffn, width)};
     } else {
       const Linear fused = linear(p + "ffn_up", width, std::size_t{2} * c.ffn);
-      l.dense = {part(fused, p + "ffn_up", 0, c.ffn), part(fused, p + "ffn_up", c.ffn, c.ffn), linear(p + "ffn_down", c.ffn, width)};
+      l.dense = {part(fused, p + "ffn_up", 0, c.ffn), part(fused, p + "ffn_up", c.ffn, c.ffn),
+                 linear(p + "ffn_down", c.ffn, width)};
     }
     return l;
   }
 
- private:
+private:
   Linear whole(const std::string& name, std::size_t cols, std::size_t rows, std::size_t experts) {
     const GgufTensor& t = tensor(name + ".weight");
-    const std::uint64_t actual[] = {t.columns(), t.shape.size() > 1 ? t.shape[1] : 1, t.shape.size() > 2 ? t.shape[2] : 1};
+    const std::uint64_t actual[] = {t.columns(), t.shape.size() > 1 ? t.shape[1] : 1,
+                                    t.shape.size() > 2 ? t.shape[2] : 1};
     if (actual[0] != cols || actual[1] != rows || actual[2] != experts || t.shape.size() > 3)
-      fail<FormatError>("{}: tensor {} is {} x {} x {}, expected {} x {} x {}", file_.path(), t.name, actual[0], actual[1], actual[2], cols, rows, experts);
+      fail<FormatError>("{}: tensor {} is {} x {} x {}, expected {} x {} x {}", file_.path(), t.name, actual[0],
+                        actual[1], actual[2], cols, rows, experts);
     Linear result;
     result.weight = source_.add(file_, t, as_f32_);
     result.rows = rows;
@@ -112,7 +122,8 @@ ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, Reside
   Mapper mapper(file, config, source, as_f32);
   ModelWeights weights;
   weights.embedding = mapper.linear("token_embd", config.width, config.vocab_size);
-  weights.output = mapper.has("output.weight") ? mapper.linear("output", config.width, config.vocab_size) : weights.embedding;
+  weights.output =
+      mapper.has("output.weight") ? mapper.linear("output", config.width, config.vocab_size) : weights.embedding;
   weights.output_norm = mapper.vector("output_norm.weight", config.width);
   for (std::uint32_t i = 0; i < config.layer_count; ++i) weights.layers.push_back(mapper.layer(i));
   return weights;

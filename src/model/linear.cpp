@@ -35,8 +35,8 @@ Products::Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::
   }
 }
 
-void Products::product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input,
-                       float* y, std::size_t y_stride, std::byte* scratch) {
+void Products::product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end,
+                       const Input& input, float* y, std::size_t y_stride, std::byte* scratch) {
   const WeightSlice slice = source_.slice(linear.weight, expert, linear.group_begin + begin, linear.group_begin + end);
   if (linear.quantised())
     kernels().matmul_q8(slice.matrix, 0, end - begin, input.q8, y, y_stride, scratch);
@@ -44,7 +44,8 @@ void Products::product(const Linear& linear, std::uint32_t expert, std::size_t b
     kernels().matmul_float(slice.matrix, 0, end - begin, input.f32, input.rows, input.stride, y, y_stride, scratch);
   if (linear.bias.empty()) return;
   const std::size_t first = begin * kTileRows, n = std::min(linear.rows, end * kTileRows) - first;
-  for (std::size_t r = 0; r < input.rows; ++r) kernels().add(y + r * y_stride, linear.bias.data() + expert * linear.rows + first, n);
+  for (std::size_t r = 0; r < input.rows; ++r)
+    kernels().add(y + r * y_stride, linear.bias.data() + expert * linear.rows + first, n);
 }
 
 void Products::run(std::span<const Job> jobs) {

@@ -25,7 +25,9 @@ struct Linear {
   std::size_t group_begin = 0, rows = 0;
   std::vector<float> bias;  ///< f32[rows], of every expert one after the other; empty: none
 
-  bool quantised() const { return weight.type != DType::f32 && weight.type != DType::f16 && weight.type != DType::bf16; }
+  bool quantised() const {
+    return weight.type != DType::f32 && weight.type != DType::f16 && weight.type != DType::bf16;
+  }
   std::size_t groups() const { return (rows + kTileRows - 1) / kTileRows; }
   /// Bytes that one use reads.
   std::size_t bytes() const { return groups() * kTileRows * row_bytes(weight.type, weight.cols); }
@@ -44,7 +46,7 @@ inline constexpr std::size_t kChunkGroups = 4, kChunkColumns = kChunkGroups * kT
 inline constexpr std::size_t kFewRows = 8;
 
 class Products {
- public:
+public:
   Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::size_t max_rows, std::size_t max_cols);
 
   struct Job {
@@ -72,10 +74,10 @@ class Products {
   ThreadPool& pool() { return pool_; }
   WeightSource& source() { return source_; }
 
- private:
+private:
   /// y[rows][16 * groups] of groups [begin, end) of a linear; bias added.
-  void product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input, float* y,
-               std::size_t y_stride, std::byte* scratch);
+  void product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input,
+               float* y, std::size_t y_stride, std::byte* scratch);
 
   ThreadPool& pool_;
   WeightSource& source_;

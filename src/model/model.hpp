@@ -23,7 +23,8 @@ struct Row {
 
 struct ModelOptions {
   std::size_t max_rows = 512;  ///< most rows of one forward call; activations are sized by it
-  bool reference = false;      ///< dequantise all weights to f32, f32 activations and KV rounding as usual (slow: for `eval kl`)
+  bool reference =
+      false;  ///< dequantise all weights to f32, f32 activations and KV rounding as usual (slow: for `eval kl`)
 };
 
 /// What one forward call cost (bytes of weights and KV that had to be read).
@@ -33,9 +34,10 @@ struct ForwardStats {
 
 /// Not thread-safe: one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
- public:
+public:
   /// Throws IoError, FormatError, OutOfBudget; an unknown architecture lists the known ones.
-  static std::unique_ptr<Model> load(const std::string& path, Ledger& ledger, ThreadPool& pool, ModelOptions options = {});
+  static std::unique_ptr<Model> load(const std::string& path, Ledger& ledger, ThreadPool& pool,
+                                     ModelOptions options = {});
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
@@ -49,7 +51,8 @@ class Model {
   /// Processes rows (1..max_rows, of any number of sequences) and appends them to their sequences. Logits of the rows
   /// that want them are written to `logits` in row order: f32[wanted][config().vocab_size].
   /// Bit-identical however rows are split over calls, batches and threads.
-  /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing has changed then.
+  /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing
+  /// has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;
 };
 

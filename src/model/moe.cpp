@@ -10,8 +10,12 @@ namespace snug {
 MixtureOfExperts::MixtureOfExperts(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows)
     : products_(products), config_(config), logit_stride_(round_up(config.moe.experts, kTileRows)) {
   const std::size_t slots = max_rows * config.moe.used, width = config.width, ffn = config.moe.ffn;
-  const std::size_t sizes[] = {max_rows * logit_stride_ * 4, slots * width * 4, slots * ffn * 4, slots * width * 4,
-                               slots * Q8Rows::stride_for(round_up(width, 32)), slots * Q8Rows::stride_for(round_up(ffn, 32))};
+  const std::size_t sizes[] = {max_rows * logit_stride_ * 4,
+                               slots * width * 4,
+                               slots * ffn * 4,
+                               slots * width * 4,
+                               slots * Q8Rows::stride_for(round_up(width, 32)),
+                               slots * Q8Rows::stride_for(round_up(ffn, 32))};
   std::size_t total = 0;
   for (const std::size_t size : sizes) total += round_up(size, 64);
   memory_ = Buffer(ledger, Tag::activations, total);
@@ -59,7 +63,8 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
   // Slots sorted by expert; a row's results are added in the order of its choices, whatever ran when.
   std::vector<std::uint32_t> slots(choices.size()), place(choices.size());
   std::iota(slots.begin(), slots.end(), 0u);
-  std::stable_sort(slots.begin(), slots.end(), [&](std::uint32_t a, std::uint32_t b) { return choices[a].expert < choices[b].expert; });
+  std::stable_sort(slots.begin(), slots.end(),
+                   [&](std::uint32_t a, std::uint32_t b) { return choices[a].expert < choices[b].expert; });
   const bool quantised_in = layer.experts.gate.quantised(), quantised_hidden = layer.experts.down.quantised();
   const std::size_t in_stride = Q8Rows::stride_for(input.q8.k), hidden_stride = Q8Rows::stride_for(ffn);
   std::vector<Products::GatedJob> up;
@@ -91,7 +96,8 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
     for (std::size_t r = from; r < to; ++r) {
       float* sum = results_ + place[r * used] * width;
       kernels().scale(sum, choices[r * used].weight, width);
-      for (std::size_t c = 1; c < used; ++c) kernels().axpy(sum, choices[r * used + c].weight, results_ + place[r * used + c] * width, width);
+      for (std::size_t c = 1; c < used; ++c)
+        kernels().axpy(sum, choices[r * used + c].weight, results_ + place[r * used + c] * width, width);
       kernels().add(out + r * width, sum, width);
     }
   });

@@ -7,14 +7,14 @@
 namespace snug {
 
 class MixtureOfExperts {
- public:
+public:
   MixtureOfExperts(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows);
 
   /// out[rows][width] += the block's result for `input` (both its forms filled).
   /// Returns the bytes of expert weights that were read.
   Bytes run(const Layer& layer, const Input& input, Products::Act act, float* out);
 
- private:
+private:
   struct Choice {
     std::uint32_t expert;
     float weight;

@@ -11,8 +11,10 @@ namespace snug {
 
 std::vector<float> read_vector(const GgufFile& file, const GgufTensor& tensor, std::size_t count) {
   if (tensor.columns() * tensor.rows() != count)
-    fail<FormatError>("{}: tensor {} has {} values where {} are expected", file.path(), tensor.name, tensor.columns() * tensor.rows(), count);
-  if (!dtype_info(tensor.type).weight) fail<FormatError>("{}: tensor {} has an unexpected type", file.path(), tensor.name);
+    fail<FormatError>("{}: tensor {} has {} values where {} are expected", file.path(), tensor.name,
+                      tensor.columns() * tensor.rows(), count);
+  if (!dtype_info(tensor.type).weight)
+    fail<FormatError>("{}: tensor {} has an unexpected type", file.path(), tensor.name);
   std::vector<std::byte> raw(tensor.bytes);
   file.file(tensor.file).read(tensor.offset, raw);
   std::vector<float> values(count);
@@ -29,7 +31,8 @@ RopeTable plain_rope(std::uint32_t dim, double base) {
 namespace {
 
 /// YaRN: low frequencies are interpolated, high ones kept, with a ramp in between.
-void apply_yarn(RopeTable& table, double base, double factor, double original_context, double beta_fast, double beta_slow) {
+void apply_yarn(RopeTable& table, double base, double factor, double original_context, double beta_fast,
+                double beta_slow) {
   const auto pairs = static_cast<double>(table.inverse_frequency.size());
   const auto pair_of = [&](double rotations) {
     return 2 * pairs * std::log(original_context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(base));
@@ -49,7 +52,8 @@ void apply_yarn(RopeTable& table, double base, double factor, double original_co
 RopeTable scaled_rope(const GgufFile& file, std::string_view architecture, std::uint32_t head_dim) {
   const std::string prefix = std::string(architecture) + ".rope.";
   const auto dim = file.get_uint(prefix + "dimension_count").value_or(head_dim);
-  if (dim == 0 || dim > head_dim || dim % 2 != 0) fail<FormatError>("{}: metadata {}dimension_count is {}", file.path(), prefix, dim);
+  if (dim == 0 || dim > head_dim || dim % 2 != 0)
+    fail<FormatError>("{}: metadata {}dimension_count is {}", file.path(), prefix, dim);
   const double base = file.get_float(prefix + "freq_base").value_or(10000.0);
   RopeTable table = plain_rope(static_cast<std::uint32_t>(dim), base);
   const auto divide = [&](std::string_view name) {
@@ -61,9 +65,11 @@ RopeTable scaled_rope(const GgufFile& file, std::string_view architecture, std::
   divide("rope_freqs.weight");
 
   const std::string type(file.get_string(prefix + "scaling.type").value_or("none"));
-  const double factor = file.get_float(prefix + "scaling.factor").value_or(file.get_float(prefix + "scale_linear").value_or(1.0));
+  const double factor =
+      file.get_float(prefix + "scaling.factor").value_or(file.get_float(prefix + "scale_linear").value_or(1.0));
   const auto trained = static_cast<double>(file.get_uint(std::string(architecture) + ".context_length").value_or(0));
-  const auto original = static_cast<double>(file.get_uint(prefix + "scaling.original_context_length").value_or(static_cast<std::uint64_t>(trained)));
+  const auto original = static_cast<double>(
+      file.get_uint(prefix + "scaling.original_context_length").value_or(static_cast<std::uint64_t>(trained)));
   table.magnitude = static_cast<float>(file.get_float(prefix + "scaling.attn_factor").value_or(1.0));
   if (type == "linear" || (type == "none" && factor > 1)) {
     for (double& f : table.inverse_frequency) f /= factor;

@@ -8,13 +8,13 @@
 namespace snug {
 
 class Sequence {
- public:
+public:
   virtual ~Sequence() = default;
   virtual std::size_t length() const = 0;
   virtual std::size_t max_tokens() const = 0;
-  /// Forgets the tokens from `length` on; returns the new length, which may be smaller (recurrent layers can only go back
-  /// to the start of the last forward call or to 0, sliding-window layers at most max_rows tokens or to 0):
-  /// the caller feeds the tokens in between again.
+  /// Forgets the tokens from `length` on; returns the new length, which may be smaller (recurrent layers can only go
+  /// back to the start of the last forward call or to 0, sliding-window layers at most max_rows tokens or to 0): the
+  /// caller feeds the tokens in between again.
   virtual std::size_t truncate(std::size_t length) = 0;
   virtual Bytes memory_bytes() const = 0;
 };

@@ -19,9 +19,12 @@ void swiglu_oai(const float* gate, const float* up, std::size_t n, float* out) {
 
 Products::Act activation(Activation a) {
   switch (a) {
-    case Activation::silu: return kernels().silu_mul;
-    case Activation::gelu: return kernels().gelu_mul;
-    case Activation::swiglu_oai: return swiglu_oai;
+    case Activation::silu:
+      return kernels().silu_mul;
+    case Activation::gelu:
+      return kernels().gelu_mul;
+    case Activation::swiglu_oai:
+      return swiglu_oai;
   }
   return nullptr;
 }
@@ -48,7 +51,12 @@ void TransformerSequence::advance(std::size_t tokens) {
 }
 
 Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelOptions options)
-    : file_(std::move(file)), config_(read_config(file_)), options_(options), pool_(pool), tokenizer_(Tokenizer::from_gguf(file_)), source_(ledger, pool) {
+    : file_(std::move(file)),
+      config_(read_config(file_)),
+      options_(options),
+      pool_(pool),
+      tokenizer_(Tokenizer::from_gguf(file_)),
+      source_(ledger, pool) {
   tokenizer_memory_ = ledger.reserve(Tag::tokenizer, tokenizer_->memory_bytes());
   weights_ = map_weights(file_, config_, source_, options_.reference);
   source_.load();
@@ -68,13 +76,16 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
 
 void Transformer::plan_activations(Ledger& ledger) {
   for (const LayerConfig& l : config_.layers) {
-    a_.qkv_stride = std::max(a_.qkv_stride, std::size_t{l.heads} * l.k_dim + std::size_t{l.kv_heads} * (l.k_dim + l.v_dim));
+    a_.qkv_stride =
+        std::max(a_.qkv_stride, std::size_t{l.heads} * l.k_dim + std::size_t{l.kv_heads} * (l.k_dim + l.v_dim));
     a_.attention_dim = std::max(a_.attention_dim, std::size_t{l.heads} * l.v_dim);
     a_.hidden_dim = std::max(a_.hidden_dim, std::size_t{l.ffn});
   }
   for (const RopeTable& table : config_.rope) a_.pairs = std::max(a_.pairs, table.inverse_frequency.size());
   const std::size_t rows = options_.max_rows, width = config_.width, angles = rows * a_.pairs * config_.rope.size();
-  const std::size_t floats[] = {rows * width, rows * width, rows * a_.qkv_stride, rows * a_.attention_dim, rows * a_.hidden_dim, rows * width, angles, angles};
+  const std::size_t floats[] = {
+      rows * width, rows * width, rows * a_.qkv_stride, rows * a_.attention_dim, rows * a_.hidden_dim, rows * width,
+      angles,       angles};
   float** targets[] = {&a_.x, &a_.norm, &a_.qkv, &a_.attention, &a_.hidden, &a_.block, &a_.cos, &a_.sin};
   const std::size_t q8[] = {width, a_.attention_dim, a_.hidden_dim};
   std::byte** q8_targets[] = {&a_.norm_q8, &a_.attention_q8, &a_.hidden_q8};
@@ -98,7 +109,8 @@ std::unique_ptr<Sequence> Transformer::new_sequence(std::size_t max_tokens) {
 }
 
 std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
-  if (rows.empty() || rows.size() > options_.max_rows) fail("a forward call takes 1 to {} rows, not {}", options_.max_rows, rows.size());
+  if (rows.empty() || rows.size() > options_.max_rows)
+    fail("a forward call takes 1 to {} rows, not {}", options_.max_rows, rows.size());
   std::vector<RowRun> runs;
   std::vector<const Sequence*> seen;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -110,7 +122,8 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
       seen.push_back(sequence);
       runs.push_back({&sequence->kv, i, 0, sequence->length()});
     }
-    if (runs.back().position + ++runs.back().count > sequence->max_tokens()) fail("the context of {} tokens is full", sequence->max_tokens());
+    if (runs.back().position + ++runs.back().count > sequence->max_tokens())
+      fail("the context of {} tokens is full", sequence->max_tokens());
   }
   for (const RowRun& run : runs) run.kv->reserve(run.position + run.count);
   return runs;
@@ -166,7 +179,8 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
   const auto norm = [&](float* x, std::size_t heads, const std::vector<float>& weight) {
     if (weight.empty()) return;
     const std::size_t n = weight.size();
-    for (std::size_t at = 0; at < heads * c.k_dim; at += n) kernels().rms_norm(x + at, weight.data(), config_.norm_epsilon, n, x + at);
+    for (std::size_t at = 0; at < heads * c.k_dim; at += n)
+      kernels().rms_norm(x + at, weight.data(), config_.norm_epsilon, n, x + at);
   };
   for (const RowRun& run : runs) {
     pool_.parallel_for(run.count, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
@@ -179,12 +193,15 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
         if (pairs) {
           const std::size_t at = (c.rope * rows + row) * a_.pairs;
           for (std::size_t h = 0; h < c.heads + c.kv_heads; ++h)
-            kernels().rope(q + h * c.k_dim, a_.cos + at, a_.sin + at, pairs, config_.pairing == RopePairing::split_half);
+            kernels().rope(q + h * c.k_dim, a_.cos + at, a_.sin + at, pairs,
+                           config_.pairing == RopePairing::split_half);
         }
         kernels().scale(q, config_.attention_scale, q_dim);
         for (std::size_t h = 0; h < c.kv_heads; ++h) {
-          kernels().store_key(k + h * c.k_dim, c.k_dim, position % kTileTokens, run.kv->key_tile(index, h, position / kTileTokens));
-          kernels().store_value(v + h * c.v_dim, c.v_dim, position % kTileTokens, run.kv->value_tile(index, h, position / kTileTokens));
+          kernels().store_key(k + h * c.k_dim, c.k_dim, position % kTileTokens,
+                              run.kv->key_tile(index, h, position / kTileTokens));
+          kernels().store_value(v + h * c.v_dim, c.v_dim, position % kTileTokens,
+                                run.kv->value_tile(index, h, position / kTileTokens));
         }
       }
     });
@@ -251,7 +268,8 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows, ForwardSta
   const Products::GatedJob gated{&f.gate, &f.up, 0, input, hidden, hidden_f32};
   products_->run_gated(std::span(&gated, 1), act);
   const bool post = !layer.ffn_post_norm.empty();
-  const Products::Job down{&f.down, post ? a_.block : a_.x, config_.width, !post, 0, {hidden_f32, f.gate.rows, hidden, rows}};
+  const Products::Job down{
+      &f.down, post ? a_.block : a_.x, config_.width, !post, 0, {hidden_f32, f.gate.rows, hidden, rows}};
   products_->run(std::span(&down, 1));
   if (post) add_block(layer.ffn_post_norm, rows);
   stats.weight_bytes += f.gate.bytes() + f.up.bytes() + f.down.bytes();
@@ -265,8 +283,9 @@ void Transformer::compute_logits(std::size_t rows, std::span<float> logits) {
 }
 
 ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> logits) {
-  const auto wanted = static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
-  assert(logits.size() >= wanted * config_.vocab_size);
+  const auto wanted =
+      static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
+  if (logits.size() < wanted * config_.vocab_size) fail("{} logits do not fit into {} floats", wanted, logits.size());
   const std::vector<RowRun> runs = group_rows(rows);
   ForwardStats stats;
   embed(rows);
@@ -281,11 +300,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     attention_output(layer, config_.layers[i], count);
     feed_forward(i, count, stats);
   }
-  for (const RowRun& run : runs)
-    for (const LayerConfig& l : config_.layers) {
-      const std::size_t tokens = run.position + run.count;
-      stats.kv_bytes += (l.window ? std::min<std::size_t>(tokens, l.window) : tokens) * l.kv_heads * (l.k_dim + l.v_dim) * sizeof(bf16_t);
-    }
+  for (const RowRun& run : runs) stats.kv_bytes += config_.kv_bytes(run.position + run.count);
   if (count > 0) {
     compute_logits(count, logits);
     stats.weight_bytes += weights_.output.bytes();

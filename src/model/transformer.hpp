@@ -12,8 +12,9 @@
 namespace snug {
 
 class TransformerSequence final : public Sequence {
- public:
-  TransformerSequence(KvPools& pools, std::size_t max_tokens, std::size_t slack) : kv(pools, slack), max_tokens_(max_tokens) {}
+public:
+  TransformerSequence(KvPools& pools, std::size_t max_tokens, std::size_t slack)
+      : kv(pools, slack), max_tokens_(max_tokens) {}
   std::size_t length() const override { return length_; }
   std::size_t max_tokens() const override { return max_tokens_; }
   std::size_t truncate(std::size_t length) override;
@@ -22,12 +23,12 @@ class TransformerSequence final : public Sequence {
   void advance(std::size_t tokens);
   KvStore kv;
 
- private:
+private:
   std::size_t length_ = 0, max_tokens_;
 };
 
 class Transformer final : public Model {
- public:
+public:
   Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelOptions options);
 
   const ModelConfig& config() const override { return config_; }
@@ -37,7 +38,7 @@ class Transformer final : public Model {
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
 
- private:
+private:
   /// Activations of one forward call.
   struct Activations {
     float *x, *norm, *qkv, *attention, *hidden, *block, *cos, *sin;

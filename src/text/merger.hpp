@@ -8,9 +8,9 @@
 
 namespace snug {
 
-/// Merges neighbours of `symbols` (consecutive pieces of one text). `rank(left, right)` says how good a merge is (lower is
-/// better, kNoMerge: not possible); only asked for current neighbours. O(n log n).
-/// What rank() returns for neighbours that cannot be merged.
+/// Merges neighbours of `symbols` (consecutive pieces of one text). `rank(left, right)` says how good a merge is (lower
+/// is better, kNoMerge: not possible); only asked for current neighbours. O(n log n). What rank() returns for
+/// neighbours that cannot be merged.
 inline constexpr double kNoMerge = -1e300;
 
 template <class Rank>
@@ -28,7 +28,8 @@ std::vector<std::string_view> merge_symbols(const std::vector<std::string_view>&
   std::vector<Node> nodes;
   const auto count = static_cast<std::int32_t>(symbols.size());
   nodes.reserve(symbols.size());
-  for (std::int32_t i = 0; i < count; ++i) nodes.push_back({symbols[static_cast<std::size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1});
+  for (std::int32_t i = 0; i < count; ++i)
+    nodes.push_back({symbols[static_cast<std::size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1});
   const auto node = [&](std::int32_t i) -> Node& { return nodes[static_cast<std::size_t>(i)]; };
   std::priority_queue<Pair> queue;
   const auto offer = [&](std::int32_t left, std::int32_t right) {

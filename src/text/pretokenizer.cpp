@@ -29,9 +29,18 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {"default", {kGpt2}},   {"gpt-2", {kGpt2}},     {"olmo", {kGpt2}},         {"smollm", {kDigit, kGpt2}},
-    {"llama-bpe", {kLlama3}, true}, {"llama3", {kLlama3}, true}, {"llama-v3", {kLlama3}, true}, {"smaug-bpe", {kLlama3}},
-    {"qwen2", {kQwen2}},    {"deepseek-r1-qwen", {kQwen2}}, {"gpt-4o", {kGpt4o}}, {"llama4", {kGpt4o}},
+    {"default", {kGpt2}},
+    {"gpt-2", {kGpt2}},
+    {"olmo", {kGpt2}},
+    {"smollm", {kDigit, kGpt2}},
+    {"llama-bpe", {kLlama3}, true},
+    {"llama3", {kLlama3}, true},
+    {"llama-v3", {kLlama3}, true},
+    {"smaug-bpe", {kLlama3}},
+    {"qwen2", {kQwen2}},
+    {"deepseek-r1-qwen", {kQwen2}},
+    {"gpt-4o", {kGpt4o}},
+    {"llama4", {kGpt4o}},
 };
 
 const Row& find_row(std::string_view name) {
@@ -56,7 +65,8 @@ using Match = std::unique_ptr<pcre2_match_data, MatchDeleter>;
 Code compile(const char* expression) {
   int error = 0;
   PCRE2_SIZE offset = 0;
-  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
+  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                          &error, &offset, nullptr));
   if (!code) fail("pre-tokenizer expression does not compile (PCRE2 error {})", error);
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
   return code;
@@ -91,7 +101,9 @@ Pretokenizer::Pretokenizer(std::string_view name) : impl_(new Impl{find_row(name
 }
 Pretokenizer::~Pretokenizer() = default;
 
-bool Pretokenizer::ignores_merges() const { return impl_->row.ignores_merges; }
+bool Pretokenizer::ignores_merges() const {
+  return impl_->row.ignores_merges;
+}
 
 std::vector<std::string_view> Pretokenizer::split(std::string_view text) const {
   std::vector<std::string_view> pieces;

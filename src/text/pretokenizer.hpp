@@ -8,7 +8,7 @@
 namespace snug {
 
 class Pretokenizer {
- public:
+public:
   /// Throws FormatError for an unknown name and lists the known ones.
   explicit Pretokenizer(std::string_view name);
   ~Pretokenizer();
@@ -20,7 +20,7 @@ class Pretokenizer {
   /// A piece that is a token is taken whole, whatever the merges say.
   bool ignores_merges() const;
 
- private:
+private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

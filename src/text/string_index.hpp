@@ -10,7 +10,7 @@
 namespace snug {
 
 class StringIndex {
- public:
+public:
   StringIndex() = default;
   /// `strings` must outlive the index and stay where it is. Of equal strings the first counts.
   explicit StringIndex(const std::vector<std::string>& strings) : strings_(&strings) {
@@ -29,7 +29,7 @@ class StringIndex {
   }
   std::size_t memory_bytes() const { return slots_.size() * sizeof(slots_[0]); }
 
- private:
+private:
   std::size_t locate(std::string_view text) const {
     std::size_t at = std::hash<std::string_view>()(text) & (slots_.size() - 1);
     while (slots_[at] != 0 && (*strings_)[slots_[at] - 1] != text) at = (at + 1) & (slots_.size() - 1);

@@ -15,7 +15,7 @@ namespace {
 
 /// The parts that do not depend on how text is cut into tokens.
 class VocabularyTokenizer : public Tokenizer {
- public:
+public:
   explicit VocabularyTokenizer(const GgufFile& file) : vocabulary_(file) {}
   std::vector<TokenId> encode(std::string_view text, EncodeOptions options) const override {
     std::vector<TokenId> ids;
@@ -36,10 +36,14 @@ class VocabularyTokenizer : public Tokenizer {
     const std::string& token = vocabulary_.tokens[static_cast<std::size_t>(id)];
     switch (vocabulary_.kind(id)) {
       case TokenKind::control:
-      case TokenKind::unknown: return special ? token : "";
-      case TokenKind::unused: return "";
-      case TokenKind::user_defined: return token;
-      default: return decode_token(token);
+      case TokenKind::unknown:
+        return special ? token : "";
+      case TokenKind::unused:
+        return "";
+      case TokenKind::user_defined:
+        return token;
+      default:
+        return decode_token(token);
     }
   }
   std::size_t size() const override { return vocabulary_.tokens.size(); }
@@ -47,10 +51,12 @@ class VocabularyTokenizer : public Tokenizer {
   TokenId eos() const override { return vocabulary_.eos; }
   bool adds_bos() const override { return vocabulary_.adds_bos; }
   bool is_end(TokenId id) const override { return vocabulary_.ends.contains(id); }
-  bool is_control(TokenId id) const override { return vocabulary_.valid(id) && vocabulary_.kind(id) == TokenKind::control; }
+  bool is_control(TokenId id) const override {
+    return vocabulary_.valid(id) && vocabulary_.kind(id) == TokenKind::control;
+  }
   std::size_t memory_bytes() const override { return vocabulary_.memory_bytes(); }
 
- protected:
+protected:
   virtual void encode_text(std::string_view text, bool after_special, std::vector<TokenId>& ids) const = 0;
   virtual std::string decode_token(const std::string& token) const = 0;
   Vocabulary vocabulary_;
@@ -80,12 +86,14 @@ const ByteAlphabet& alphabet() {
 }
 
 class ByteLevelTokenizer final : public VocabularyTokenizer {
- public:
+public:
   explicit ByteLevelTokenizer(const GgufFile& file)
-      : VocabularyTokenizer(file), pretokenizer_(file.get_string("tokenizer.ggml.pre").value_or("default")), merges_(required_merges(file)) {}
+      : VocabularyTokenizer(file),
+        pretokenizer_(file.get_string("tokenizer.ggml.pre").value_or("default")),
+        merges_(required_merges(file)) {}
   std::size_t memory_bytes() const override { return VocabularyTokenizer::memory_bytes() + merges_.memory_bytes(); }
 
- protected:
+protected:
   static const std::vector<std::string>& required_merges(const GgufFile& file) {
     const auto* merges = file.get_strings("tokenizer.ggml.merges");
     if (!merges) fail<FormatError>("{}: metadata tokenizer.ggml.merges is missing", file.path());
@@ -139,7 +147,8 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
       const auto lead = static_cast<unsigned char>(token[at]);
       std::int16_t byte = -1;
       if (n == 1) byte = alphabet().bytes[lead];
-      if (n == 2 && ((lead & 31u) << 6) < 512) byte = alphabet().bytes[((lead & 31u) << 6 | (static_cast<unsigned char>(token[at + 1]) & 63u)) & 511u];
+      if (n == 2 && ((lead & 31u) << 6) < 512)
+        byte = alphabet().bytes[((lead & 31u) << 6 | (static_cast<unsigned char>(token[at + 1]) & 63u)) & 511u];
       if (byte >= 0)
         bytes += static_cast<char>(byte);
       else
@@ -149,7 +158,7 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
     return bytes;
   }
 
- private:
+private:
   Pretokenizer pretokenizer_;
   StringIndex merges_;
 };
@@ -157,18 +166,21 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, SentencePiece's visible space
 
 class SentencePieceTokenizer final : public VocabularyTokenizer {
- public:
+public:
   explicit SentencePieceTokenizer(const GgufFile& file) : VocabularyTokenizer(file) {
     const auto scores = file.get_numbers("tokenizer.ggml.scores");
     if (!scores) fail<FormatError>("{}: metadata tokenizer.ggml.scores is missing", file.path());
     if (scores->size() != vocabulary_.tokens.size())
-      fail<FormatError>("{}: tokenizer.ggml.scores has {} entries for {} tokens", file.path(), scores->size(), vocabulary_.tokens.size());
+      fail<FormatError>("{}: tokenizer.ggml.scores has {} entries for {} tokens", file.path(), scores->size(),
+                        vocabulary_.tokens.size());
     scores_.assign(scores->begin(), scores->end());
     for (unsigned b = 0; b < 256; ++b) bytes_[b] = vocabulary_.index.find(fmt::format("<0x{:02X}>", b));
   }
-  std::size_t memory_bytes() const override { return VocabularyTokenizer::memory_bytes() + scores_.size() * sizeof(float); }
+  std::size_t memory_bytes() const override {
+    return VocabularyTokenizer::memory_bytes() + scores_.size() * sizeof(float);
+  }
 
- protected:
+protected:
   void encode_text(std::string_view text, bool after_special, std::vector<TokenId>& ids) const override {
     std::string spelled;
     if (vocabulary_.adds_space_prefix && after_special) spelled += kSpace;
@@ -220,7 +232,7 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
     return text;
   }
 
- private:
+private:
   std::vector<float> scores_;
   std::array<TokenId, 256> bytes_{};
 };
@@ -256,6 +268,8 @@ std::string StreamDecoder::push(std::string_view piece) {
   return out;
 }
 
-std::string StreamDecoder::finish() { return std::exchange(pending_, {}); }
+std::string StreamDecoder::finish() {
+  return std::exchange(pending_, {});
+}
 
 }  // namespace snug

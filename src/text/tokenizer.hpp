@@ -13,15 +13,16 @@ class GgufFile;
 using TokenId = std::int32_t;
 
 struct EncodeOptions {
-  bool add_special = true;    ///< BOS / EOS as the model says
-  bool parse_special = false; ///< control tokens written in the text become their ids
+  bool add_special = true;     ///< BOS / EOS as the model says
+  bool parse_special = false;  ///< control tokens written in the text become their ids
 };
 
 /// Thread-safe after construction.
 class Tokenizer {
- public:
+public:
   virtual ~Tokenizer() = default;
-  /// Throws FormatError on missing or inconsistent metadata or an unknown model or pre-tokenizer (lists the known ones).
+  /// Throws FormatError on missing or inconsistent metadata or an unknown model or pre-tokenizer (lists the known
+  /// ones).
   static std::unique_ptr<Tokenizer> from_gguf(const GgufFile& file);
 
   virtual std::vector<TokenId> encode(std::string_view text, EncodeOptions options = {}) const = 0;
@@ -42,13 +43,13 @@ class Tokenizer {
 
 /// Turns a stream of pieces into text without ever giving out half a UTF-8 character.
 class StreamDecoder {
- public:
+public:
   /// Appends a piece; returns what is complete. Bytes that can never become a character are passed through.
   std::string push(std::string_view piece);
   /// What is left at the end.
   std::string finish();
 
- private:
+private:
   std::string pending_;
 };
 

@@ -16,22 +16,26 @@ const std::vector<std::string>& required_tokens(const GgufFile& file) {
 }
 
 /// Tokens that end a turn in published models, whether or not the file names them.
-constexpr std::string_view kEnds[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>",
-                                      "_<EOT>", "<|end_of_text|>", "<end_of_utterance>", "<|return|>", "<|call|>", "<turn|>"};
+constexpr std::string_view kEnds[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>",   "<|endoftext|>",
+                                      "<|eom_id|>", "<EOT>",      "_<EOT>",  "<|end_of_text|>", "<end_of_utterance>",
+                                      "<|return|>", "<|call|>",   "<turn|>"};
 
 }  // namespace
 
-Vocabulary::Vocabulary(const GgufFile& file) : tokens(required_tokens(file)), kinds(tokens.size(), TokenKind::normal), index(tokens) {
+Vocabulary::Vocabulary(const GgufFile& file)
+    : tokens(required_tokens(file)), kinds(tokens.size(), TokenKind::normal), index(tokens) {
   if (const auto types = file.get_numbers("tokenizer.ggml.token_type")) {
     if (types->size() != tokens.size())
-      fail<FormatError>("{}: tokenizer.ggml.token_type has {} entries for {} tokens", file.path(), types->size(), tokens.size());
+      fail<FormatError>("{}: tokenizer.ggml.token_type has {} entries for {} tokens", file.path(), types->size(),
+                        tokens.size());
     for (std::size_t i = 0; i < tokens.size(); ++i)
       if ((*types)[i] >= 1 && (*types)[i] <= 6) kinds[i] = static_cast<TokenKind>((*types)[i]);
   }
   const auto id = [&](std::string_view key, TokenId otherwise) -> TokenId {
     const auto value = file.get_uint(std::string("tokenizer.ggml.") + std::string(key));
     if (!value) return otherwise;
-    return *value < tokens.size() ? static_cast<TokenId>(*value) : -1;  // published files hold ids out of range for "none"
+    return *value < tokens.size() ? static_cast<TokenId>(*value)
+                                  : -1;  // published files hold ids out of range for "none"
   };
   const bool sentencepiece = file.get_string("tokenizer.ggml.model").value_or("") == "llama";
   bos = id("bos_token_id", sentencepiece ? 1 : -1);
@@ -54,7 +58,8 @@ Vocabulary::Vocabulary(const GgufFile& file) : tokens(required_tokens(file)), ki
     }
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     const TokenKind kind = kinds[i];
-    if (!tokens[i].empty() && (kind == TokenKind::control || kind == TokenKind::user_defined || kind == TokenKind::unknown))
+    if (!tokens[i].empty() &&
+        (kind == TokenKind::control || kind == TokenKind::user_defined || kind == TokenKind::unknown))
       special_[static_cast<unsigned char>(tokens[i][0])].push_back(static_cast<TokenId>(i));
   }
   for (auto& list : special_)

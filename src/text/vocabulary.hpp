@@ -37,7 +37,7 @@ struct Vocabulary {
   bool adds_bos = false, adds_eos = false, adds_space_prefix = false;
   std::unordered_set<TokenId> ends;
 
- private:
+private:
   std::array<std::vector<TokenId>, 256> special_;  ///< by first byte, longest first
 };
 

@@ -59,7 +59,8 @@ void ResidentSource::load() {
   }
   std::vector<std::vector<std::byte>> scratch(pool_.size());
   pool_.parallel_for(tasks.size(), 1, [&](std::size_t begin, std::size_t end, unsigned worker) {
-    for (std::size_t i = begin; i < end; ++i) load_groups(*tasks[i].entry, tasks[i].begin, tasks[i].end, scratch[worker]);
+    for (std::size_t i = begin; i < end; ++i)
+      load_groups(*tasks[i].entry, tasks[i].begin, tasks[i].end, scratch[worker]);
   });
 }
 

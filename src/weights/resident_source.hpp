@@ -12,7 +12,7 @@
 namespace snug {
 
 class ResidentSource final : public WeightSource {
- public:
+public:
   ResidentSource(Ledger& ledger, ThreadPool& pool) : ledger_(ledger), pool_(pool) {}
 
   /// Announces a tensor of shape [cols, rows] or [cols, rows, experts]. `as_f32` dequantises it on arrival.
@@ -21,10 +21,11 @@ class ResidentSource final : public WeightSource {
   /// Reads and packs everything announced. Throws IoError, OutOfBudget.
   void load();
 
-  WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin, std::size_t group_end) override;
+  WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                    std::size_t group_end) override;
   void row(const Weight& weight, std::size_t row, float* out) override;
 
- private:
+private:
   struct Entry {
     const RandomAccessFile* file = nullptr;
     DType file_type{};

@@ -22,15 +22,16 @@ struct Weight {
 
 /// Rows of a weight in tile layout. Holding it keeps the bytes where they are.
 struct WeightSlice {
-  TileMatrix matrix;           ///< rows and data of the slice: its group 0 is the slice's first group
-  std::shared_ptr<void> lease; ///< empty when nothing needs to be held
+  TileMatrix matrix;            ///< rows and data of the slice: its group 0 is the slice's first group
+  std::shared_ptr<void> lease;  ///< empty when nothing needs to be held
 };
 
 class WeightSource {
- public:
+public:
   virtual ~WeightSource() = default;
   /// Groups [group_begin, group_end) of one matrix; waits until they are in memory. Thread-safe.
-  virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin, std::size_t group_end) = 0;
+  virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                            std::size_t group_end) = 0;
   /// One row as f32[cols] (embedding look-up). Thread-safe.
   virtual void row(const Weight& weight, std::size_t row, float* out) = 0;
 };

@@ -14,8 +14,9 @@
 namespace snug {
 namespace {
 
-constexpr DType kQuantised[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,   DType::q8_0,   DType::q2_k, DType::q3_k,
-                                DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
+constexpr DType kQuantised[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5_1, DType::q8_0,
+                                DType::q2_k,   DType::q3_k,   DType::q4_k, DType::q5_k, DType::q6_k,
+                                DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
 
 void put_half(std::byte* p, float value) {
   // Positive normal numbers only: enough for scales.
@@ -39,29 +40,48 @@ std::vector<std::byte> random_rows(DType type, std::size_t rows, std::size_t col
         std::memcpy(p, &v, 4);
         break;
       }
-      case DType::f16: put_half(p, scale(random)); break;
-      case DType::bf16: p[1] = static_cast<std::byte>(0x3C | (random() & 0x80)); break;
+      case DType::f16:
+        put_half(p, scale(random));
+        break;
+      case DType::bf16:
+        p[1] = static_cast<std::byte>(0x3C | (random() & 0x80));
+        break;
       case DType::q4_1:
       case DType::q5_1:
       case DType::q4_k:
-      case DType::q5_k: put_half(p + 2, scale(random)); [[fallthrough]];
+      case DType::q5_k:
+        put_half(p + 2, scale(random));
+        [[fallthrough]];
       case DType::q4_0:
       case DType::q5_0:
       case DType::q8_0:
       case DType::iq4_nl:
-      case DType::iq4_xs: put_half(p, scale(random)); break;
-      case DType::q2_k: put_half(p + 80, scale(random)); put_half(p + 82, scale(random)); break;
-      case DType::q3_k: put_half(p + 108, scale(random)); break;
-      case DType::q6_k: put_half(p + 208, scale(random)); break;
-      case DType::mxfp4: *p = static_cast<std::byte>(118 + random() % 6); break;
-      default: break;
+      case DType::iq4_xs:
+        put_half(p, scale(random));
+        break;
+      case DType::q2_k:
+        put_half(p + 80, scale(random));
+        put_half(p + 82, scale(random));
+        break;
+      case DType::q3_k:
+        put_half(p + 108, scale(random));
+        break;
+      case DType::q6_k:
+        put_half(p + 208, scale(random));
+        break;
+      case DType::mxfp4:
+        *p = static_cast<std::byte>(118 + random() % 6);
+        break;
+      default:
+        break;
     }
   }
   return bytes;
 }
 
 struct Packed {
-  Packed(DType type, std::size_t rows, std::size_t cols, std::mt19937& random) : raw(random_rows(type, rows, cols, random)) {
+  Packed(DType type, std::size_t rows, std::size_t cols, std::mt19937& random)
+      : raw(random_rows(type, rows, cols, random)) {
     bytes.resize(tile_matrix_bytes(type, rows, cols));
     matrix = {type, rows, cols, bytes.data()};
     const std::size_t stride = row_bytes(type, cols);
@@ -92,7 +112,8 @@ std::vector<float> random_input(std::size_t n, std::mt19937& random) {
   return x;
 }
 
-std::vector<float> multiply(const KernelTable& table, const TileMatrix& w, const std::vector<float>& x, std::size_t rows) {
+std::vector<float> multiply(const KernelTable& table, const TileMatrix& w, const std::vector<float>& x,
+                            std::size_t rows) {
   std::vector<std::byte> scratch(matmul_scratch_bytes(w.cols) + 64);
   auto* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
   const std::size_t stride = w.groups() * kTileRows;
@@ -132,7 +153,8 @@ TEST_P(ProductTest, ScalarAgreesWithTheDequantisedReference) {
       sum += product;
       magnitude += std::abs(product);
     }
-    // The same numbers in exact arithmetic: what is left is f32 rounding of partial sums (minimums cancel against products).
+    // The same numbers in exact arithmetic: what is left is f32 rounding of partial sums (minimums cancel against
+    // products).
     EXPECT_NEAR(y[r], sum, 1e-5 * magnitude) << "row " << r;
   }
 }
@@ -146,13 +168,18 @@ TEST_P(ProductTest, EveryPathGivesTheSameBits) {
     const std::vector<float> x = random_input(most * cols, random);
     std::vector<float> expected;
     for (std::size_t r = 0; r < most; ++r) {
-      const auto y = multiply(scalar, p.matrix, {x.begin() + static_cast<std::ptrdiff_t>(r * cols), x.begin() + static_cast<std::ptrdiff_t>((r + 1) * cols)}, 1);
+      const auto y = multiply(
+          scalar, p.matrix,
+          {x.begin() + static_cast<std::ptrdiff_t>(r * cols), x.begin() + static_cast<std::ptrdiff_t>((r + 1) * cols)},
+          1);
       expected.insert(expected.end(), y.begin(), y.end());
     }
     for (const KernelTable* table : available_kernels())
       for (std::size_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 9u, 13u, 16u, 31u, 40u}) {
-        const auto y = multiply(*table, p.matrix, {x.begin(), x.begin() + static_cast<std::ptrdiff_t>(rows * cols)}, rows);
-        ASSERT_EQ(0, std::memcmp(y.data(), expected.data(), y.size() * sizeof(float))) << table->name << ", " << rows << " rows";
+        const auto y =
+            multiply(*table, p.matrix, {x.begin(), x.begin() + static_cast<std::ptrdiff_t>(rows * cols)}, rows);
+        ASSERT_EQ(0, std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)))
+            << table->name << ", " << rows << " rows";
       }
   }
 }

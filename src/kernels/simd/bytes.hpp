@@ -1,6 +1,6 @@
 #pragma once
-/// Integer vocabulary of the products: 64 bytes = 16 rows x 4 consecutive values (lane r = row r). Bit operations are the
-/// compiler's vector extension; what has its own instruction is here.
+/// Integer vocabulary of the products: 64 bytes = 16 rows x 4 consecutive values (lane r = row r). Bit operations are
+/// the compiler's vector extension; what has its own instruction is here.
 
 #include <cstdint>
 #include <cstring>
@@ -19,10 +19,18 @@ SNUG_INLINE Vector load_vector(const void* p) {
   std::memcpy(&v, p, sizeof(v));
   return v;
 }
-SNUG_INLINE U32x16 load_u32(const void* p) { return load_vector<U32x16>(p); }
-SNUG_INLINE U32x16 widen(U8x16 v) { return __builtin_convertvector(v, U32x16); }
-SNUG_INLINE U32x16 widen(U16x16 v) { return __builtin_convertvector(v, U32x16); }
-SNUG_INLINE U32x16 splat(std::uint32_t v) { return U32x16{} + v; }
+SNUG_INLINE U32x16 load_u32(const void* p) {
+  return load_vector<U32x16>(p);
+}
+SNUG_INLINE U32x16 widen(U8x16 v) {
+  return __builtin_convertvector(v, U32x16);
+}
+SNUG_INLINE U32x16 widen(U16x16 v) {
+  return __builtin_convertvector(v, U32x16);
+}
+SNUG_INLINE U32x16 splat(std::uint32_t v) {
+  return U32x16{} + v;
+}
 
 SNUG_INLINE I32x16 as_i32(U32x16 v) {
   I32x16 out;
@@ -37,7 +45,9 @@ SNUG_INLINE F32x16 as_f32(U32x16 v) {
   return out;
 }
 /// Lanes as signed integers, converted.
-SNUG_INLINE F32x16 to_f32(U32x16 v) { return to_f32(as_i32(v)); }
+SNUG_INLINE F32x16 to_f32(U32x16 v) {
+  return to_f32(as_i32(v));
+}
 
 /// Whether dot_signed needs its weights biased by 128 (vpdpbusd multiplies unsigned by signed), and the accumulator
 /// started at -128 * sum of the activations.
@@ -47,7 +57,8 @@ inline constexpr bool kBiasSigned = true;
 inline constexpr bool kBiasSigned = false;
 #endif
 
-/// acc[lane] += sum over 4 values of w (unsigned, at most 63, or kBiasSigned-biased) * a (signed, a[0..3] for every lane).
+/// acc[lane] += sum over 4 values of w (unsigned, at most 63, or kBiasSigned-biased) * a (signed, a[0..3] for every
+/// lane).
 SNUG_INLINE I32x16 dot_unsigned(I32x16 acc, U32x16 w, const std::int8_t* a) {
   std::int32_t four;
   std::memcpy(&four, a, 4);
@@ -112,7 +123,9 @@ SNUG_INLINE I32x16 dot_signed(I32x16 acc, U32x16 w, const std::int8_t* a) {
   return acc;
 #endif
 }
-SNUG_INLINE U32x16 ready_signed(U32x16 w) { return kBiasSigned ? w ^ 0x80808080u : w; }
+SNUG_INLINE U32x16 ready_signed(U32x16 w) {
+  return kBiasSigned ? w ^ 0x80808080u : w;
+}
 
 /// Each byte (0..15) replaced by table[byte].
 SNUG_INLINE U32x16 look_up(const std::int8_t* table, U32x16 codes) {

@@ -13,7 +13,8 @@
 #include <cstdint>
 
 #define SNUG_INLINE inline __attribute__((always_inline))
-/// Loops over registers must be unrolled to stay in registers; over the arrays of the scalar build that only costs compile time.
+/// Loops over registers must be unrolled to stay in registers; over the arrays of the scalar build that only costs
+/// compile time.
 #if defined(SNUG_ISA_scalar)
 #define SNUG_UNROLL(n)
 #else

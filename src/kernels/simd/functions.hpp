@@ -33,7 +33,11 @@ void store_key(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
 void store_value(const float* x, std::size_t dim, std::size_t slot, bf16_t* tile);
 void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
             const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch);
-void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc, std::size_t v_dim);
+void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
+           std::size_t v_dim);
+
+std::uint64_t read_memory(const std::byte* data, std::size_t bytes);
+std::uint64_t int8_dots(std::size_t iterations);
 
 const KernelTable& table();
 

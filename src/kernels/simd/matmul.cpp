@@ -1,7 +1,7 @@
-// Quantised products. Few rows of x: a brick of weights is unpacked into registers and multiplied at once. Many rows: panels
-// of a few groups are unpacked once into scratch (in the L2 cache) and multiplied with tiles of 12 rows.
-// Both do the same arithmetic per output, in the same order: 32 (or 16) products summed exactly, times the
-// activation's scale, times the weight's scale, added along K.
+// Quantised products. Few rows of x: a brick of weights is unpacked into registers and multiplied at once. Many rows:
+// panels of a few groups are unpacked once into scratch (in the L2 cache) and multiplied with tiles of 12 rows. Both do
+// the same arithmetic per output, in the same order: 32 (or 16) products summed exactly, times the activation's scale,
+// times the weight's scale, added along K.
 
 #include <algorithm>
 
@@ -60,17 +60,18 @@ SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16
       const std::int32_t* negative = x[r].negative_sum + 2 * k32;
       acc[r] = start<U>(U::kScales == 2 ? negative[s] : negative[0] + negative[1]);
     }
-SNUG_UNROLL(8)
+    SNUG_UNROLL(8)
     for (int g = 0; g < kGroups; ++g) {
       const U32x16 w = bytes[s * kGroups + g];
-SNUG_UNROLL(12)
-      for (int r = 0; r < rows; ++r) acc[r] = dot<U>(acc[r], w, x[r].q + k32 * 32 + static_cast<std::size_t>(s * kGroups + g) * 4);
+      SNUG_UNROLL(12)
+      for (int r = 0; r < rows; ++r)
+        acc[r] = dot<U>(acc[r], w, x[r].q + k32 * 32 + static_cast<std::size_t>(s * kGroups + g) * 4);
     }
-SNUG_UNROLL(12)
+    SNUG_UNROLL(12)
     for (int r = 0; r < rows; ++r) sums[r] = fma(mul(to_f32(acc[r]), set1(x[r].scale[k32])), scale[s], sums[r]);
   }
   if constexpr (U::kMins > 0) {
-SNUG_UNROLL(12)
+    SNUG_UNROLL(12)
     for (int r = 0; r < rows; ++r) sums[r] = apply_mins<U>(sums[r], min, x[r], k32);
   }
 }
@@ -88,7 +89,7 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
     const auto state = U::begin(block);
-SNUG_UNROLL(8)
+    SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b) {
       Brick brick;
       U::brick(block, state, b, brick);
@@ -111,7 +112,7 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   using U = Unpack<type>;
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
     const auto state = U::begin(block);
-SNUG_UNROLL(8)
+    SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b, ++out) {
       Brick brick;
       U::brick(block, state, b, brick);
@@ -148,9 +149,9 @@ struct Product {
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 3>,
                                        multiply_group<type, 4>, multiply_group<type, 5>, multiply_group<type, 6>,
                                        multiply_group<type, 7>, multiply_group<type, 8>};
-  static constexpr PanelFn kPanel[] = {multiply_panel<type, 1>, multiply_panel<type, 2>,  multiply_panel<type, 3>,
-                                       multiply_panel<type, 4>, multiply_panel<type, 5>,  multiply_panel<type, 6>,
-                                       multiply_panel<type, 7>, multiply_panel<type, 8>,  multiply_panel<type, 9>,
+  static constexpr PanelFn kPanel[] = {multiply_panel<type, 1>,  multiply_panel<type, 2>,  multiply_panel<type, 3>,
+                                       multiply_panel<type, 4>,  multiply_panel<type, 5>,  multiply_panel<type, 6>,
+                                       multiply_panel<type, 7>,  multiply_panel<type, 8>,  multiply_panel<type, 9>,
                                        multiply_panel<type, 10>, multiply_panel<type, 11>, multiply_panel<type, 12>};
 
   static void run(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const Q8Rows& x, float* y,
@@ -186,20 +187,34 @@ void matmul_q8(const TileMatrix& w, std::size_t group_begin, std::size_t group_e
   if (x.rows == 0) return;
   const auto run = [&](auto product) { product.run(w, group_begin, group_end, x, y, y_stride, scratch); };
   switch (w.type) {
-    case DType::q4_0: return run(Product<DType::q4_0>());
-    case DType::q4_1: return run(Product<DType::q4_1>());
-    case DType::q5_0: return run(Product<DType::q5_0>());
-    case DType::q5_1: return run(Product<DType::q5_1>());
-    case DType::q8_0: return run(Product<DType::q8_0>());
-    case DType::q2_k: return run(Product<DType::q2_k>());
-    case DType::q3_k: return run(Product<DType::q3_k>());
-    case DType::q4_k: return run(Product<DType::q4_k>());
-    case DType::q5_k: return run(Product<DType::q5_k>());
-    case DType::q6_k: return run(Product<DType::q6_k>());
-    case DType::iq4_nl: return run(Product<DType::iq4_nl>());
-    case DType::iq4_xs: return run(Product<DType::iq4_xs>());
-    case DType::mxfp4: return run(Product<DType::mxfp4>());
-    default: return;  // floating types: matmul_float
+    case DType::q4_0:
+      return run(Product<DType::q4_0>());
+    case DType::q4_1:
+      return run(Product<DType::q4_1>());
+    case DType::q5_0:
+      return run(Product<DType::q5_0>());
+    case DType::q5_1:
+      return run(Product<DType::q5_1>());
+    case DType::q8_0:
+      return run(Product<DType::q8_0>());
+    case DType::q2_k:
+      return run(Product<DType::q2_k>());
+    case DType::q3_k:
+      return run(Product<DType::q3_k>());
+    case DType::q4_k:
+      return run(Product<DType::q4_k>());
+    case DType::q5_k:
+      return run(Product<DType::q5_k>());
+    case DType::q6_k:
+      return run(Product<DType::q6_k>());
+    case DType::iq4_nl:
+      return run(Product<DType::iq4_nl>());
+    case DType::iq4_xs:
+      return run(Product<DType::iq4_xs>());
+    case DType::mxfp4:
+      return run(Product<DType::mxfp4>());
+    default:
+      return;  // floating types: matmul_float
   }
 }
 

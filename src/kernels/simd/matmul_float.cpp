@@ -25,7 +25,7 @@ void multiply_group(const std::byte* w, std::size_t cols, const float* x, std::s
   for (auto& s : sums) s = zero();
   for (std::size_t k = 0; k < cols; ++k, w += kStep) {
     const F32x16 v = weights<type>(w);
-SNUG_UNROLL(12)
+    SNUG_UNROLL(12)
     for (int r = 0; r < rows; ++r) sums[r] = fma(v, set1(x[static_cast<std::size_t>(r) * x_stride + k]), sums[r]);
   }
   for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
@@ -44,7 +44,8 @@ void run(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, co
   const std::size_t group_bytes = w.group_bytes();
   for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
     for (std::size_t row = 0; row < rows; row += tile)
-      kFns[std::min(tile, rows - row) - 1](w.data + g * group_bytes, w.cols, x + row * x_stride, x_stride, y + row * y_stride, y_stride);
+      kFns[std::min(tile, rows - row) - 1](w.data + g * group_bytes, w.cols, x + row * x_stride, x_stride,
+                                           y + row * y_stride, y_stride);
 }
 
 }  // namespace
@@ -53,10 +54,14 @@ void matmul_float(const TileMatrix& w, std::size_t group_begin, std::size_t grou
                   std::size_t x_rows, std::size_t x_stride, float* y, std::size_t y_stride, std::byte*) {
   if (x_rows == 0) return;
   switch (w.type) {
-    case DType::f32: return run<DType::f32>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
-    case DType::f16: return run<DType::f16>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
-    case DType::bf16: return run<DType::bf16>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
-    default: return;  // quantised types: matmul_q8
+    case DType::f32:
+      return run<DType::f32>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
+    case DType::f16:
+      return run<DType::f16>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
+    case DType::bf16:
+      return run<DType::bf16>(w, group_begin, group_end, x, x_rows, x_stride, y, y_stride);
+    default:
+      return;  // quantised types: matmul_q8
   }
 }
 

@@ -30,7 +30,9 @@ const KernelTable& table() {
                                  .store_key = store_key,
                                  .store_value = store_value,
                                  .attend = attend,
-                                 .merge = merge};
+                                 .merge = merge,
+                                 .read_memory = read_memory,
+                                 .int8_dots = int8_dots};
   return table;
 }
 

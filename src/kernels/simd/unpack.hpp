@@ -24,7 +24,9 @@ struct Brick {
 
 inline constexpr std::uint32_t kNibbles = 0x0F0F0F0F;
 
-SNUG_INLINE F32x16 halfs(Block p) { return load_f16(reinterpret_cast<const std::uint16_t*>(p)); }
+SNUG_INLINE F32x16 halfs(Block p) {
+  return load_f16(reinterpret_cast<const std::uint16_t*>(p));
+}
 
 /// Bytes of a 32-value block of nibbles: words 0..3 hold values 0..15 low and 16..31 high.
 SNUG_INLINE void split_nibbles(Block words, U32x16* out) {
@@ -143,7 +145,9 @@ SNUG_INLINE ScaleMin load_scale_min(Block p) {
 }
 
 /// Byte `i` of every lane.
-SNUG_INLINE F32x16 byte_of(U32x16 v, int i) { return to_f32((v >> (8 * i)) & 255u); }
+SNUG_INLINE F32x16 byte_of(U32x16 v, int i) {
+  return to_f32((v >> (8 * i)) & 255u);
+}
 
 template <>
 struct Unpack<DType::q4_k> : Block256 {
@@ -234,8 +238,7 @@ struct Unpack<DType::q2_k> : Block256 {
       out.scale[i] = mul(s.d, byte_of(word & kNibbles, byte));
       out.min[i] = mul(s.dmin, byte_of((word >> 4) & kNibbles, byte));
     }
-    for (int g = 0; g < 8; ++g)
-      out.bytes[g] = (load_u32(p + (4 + b / 4 * 8 + g) * 64) >> (b % 4 * 2)) & 0x03030303u;
+    for (int g = 0; g < 8; ++g) out.bytes[g] = (load_u32(p + (4 + b / 4 * 8 + g) * 64) >> (b % 4 * 2)) & 0x03030303u;
   }
 };
 
@@ -247,9 +250,7 @@ struct Unpack<DType::iq4_xs> : Block256 {
     F32x16 d;
     U32x16 high, low;
   };
-  static SNUG_INLINE State begin(Block p) {
-    return {halfs(p), widen(load_vector<U16x16>(p + 32)), load_u32(p + 64)};
-  }
+  static SNUG_INLINE State begin(Block p) { return {halfs(p), widen(load_vector<U16x16>(p + 32)), load_u32(p + 64)}; }
   static SNUG_INLINE void brick(Block p, const State& s, int b, Brick& out) {
     const U32x16 six = ((s.low >> (4 * b)) & 15u) | (((s.high >> (2 * b)) & 3u) << 4);
     out.scale[0] = mul(s.d, sub(to_f32(six), set1(32.0f)));

@@ -1,0 +1,102 @@
+// The interactive part of `run`: questions, answers and commands that begin with a slash.
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "cli/line_editor.hpp"
+#include "cli/run_options.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::string_view kHelp =
+    "/help           this\n"
+    "/stats          speed and memory so far\n"
+    "/clear          forget the conversation\n"
+    "/save FILE      write the conversation as JSON\n"
+    "/load FILE      go on with a saved conversation\n"
+    "/exit           leave (or Ctrl-D)\n"
+    "\"\"\" begins and ends a text of several lines, a \\ at the end of a line continues it; Ctrl-C stops an answer.\n";
+
+std::string history_path() {
+  const char* state = std::getenv("XDG_STATE_HOME");
+  const char* home = std::getenv("HOME");
+  if (state && *state) return std::string(state) + "/snug/history";
+  return home ? std::string(home) + "/.local/state/snug/history" : "";
+}
+
+void save(const Conversation& conversation, const std::string& path) {
+  const std::string text = conversation.messages().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  write_atomically(path, [&](const auto& append) { append(std::as_bytes(std::span(text))); });
+}
+
+void load(Conversation& conversation, const std::string& path) {
+  auto json = nlohmann::ordered_json::parse(read_text_file(path), nullptr, false);
+  bool good = json.is_array();
+  for (const auto& m : json)
+    good = good && m.is_object() && m.contains("role") && m["role"].is_string() && m.contains("content") &&
+           m["content"].is_string();
+  if (!good) fail<FormatError>("{} is not a saved conversation", path);
+  conversation.set_messages(std::move(json));
+}
+
+/// Runs "/name argument"; false when it ends the chat.
+bool command(Run& run, const RunOptions& options, const std::string& line) {
+  const auto space = line.find(' ');
+  const std::string name = line.substr(0, space), argument = space == std::string::npos ? "" : line.substr(space + 1);
+  if (name == "/exit" || name == "/quit" || name == "/bye") return false;
+  if (name == "/stats") {
+    print_stats(run);
+  } else if (name == "/clear") {
+    run.conversation->clear();
+    if (!options.system.empty()) run.conversation->add("system", options.system);
+  } else if ((name == "/save" || name == "/load") && !argument.empty()) {
+    if (name == "/save")
+      save(*run.conversation, argument);
+    else
+      load(*run.conversation, argument);
+  } else {
+    fmt::print("{}", kHelp);
+  }
+  return true;
+}
+
+void answer(Run& run, const RunOptions& options, const std::string& question) {
+  run.conversation->add("user", question);
+  run.session->prompt(run.conversation->prompt());
+  const CancelOnInterrupt guard;
+  GenerateOptions generate = options.generate;
+  generate.cancel = &CancelOnInterrupt::cancelled();
+  const GenerateResult result = run.session->generate(generate, [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  });
+  run.conversation->add("assistant", result.text);
+  fmt::print("\n");
+  if (result.reason == StopReason::context_full)
+    fmt::print(stderr, "note: the context of {} tokens is full: /clear begins anew\n", run.session->context());
+}
+
+}  // namespace
+
+void chat(Run& run, const RunOptions& options) {
+  LineEditor editor(history_path());
+  fmt::print("{} ({} tokens of context). /help shows the commands.\n", run.engine.name, run.session->context());
+  while (const auto line = editor.read("> ")) {
+    if (line->find_first_not_of(" \t\n") == std::string::npos) continue;
+    try {
+      if (line->front() == '/' && line->find('\n') == std::string::npos) {
+        if (!command(run, options, *line)) return;
+      } else {
+        answer(run, options, *line);
+      }
+    } catch (const Error& e) {
+      fmt::print(stderr, "error: {}\n", e.what());
+    }
+  }
+}
+
+}  // namespace snug

@@ -1,0 +1,16 @@
+#pragma once
+/// The subcommands: each function adds one to the application; its callback does the work and throws snug::Error.
+
+#include <CLI/CLI.hpp>
+
+namespace snug {
+
+void add_run(CLI::App& app);
+void add_pull(CLI::App& app);
+void add_list(CLI::App& app);
+void add_rm(CLI::App& app);
+void add_show(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_eval(CLI::App& app);
+
+}  // namespace snug

@@ -1,0 +1,46 @@
+#include "cli/engine.hpp"
+
+#include <unistd.h>
+
+#include "base/memory_info.hpp"
+#include "cli/model_store.hpp"
+
+namespace snug {
+
+void add_engine_options(CLI::App& command, EngineOptions& options) {
+  command
+      .add_option("MODEL", options.model,
+                  "a name (see `snug list`), a path, hf:owner/repo[:QUANT] or hf:owner/repo/file.gguf")
+      ->required();
+  add_option(command, "--memory", options.memory,
+             "budget for weights, KV cache and everything else, e.g. 512MiB or 50%");
+  add_option(command, "-t,--threads", options.threads, "compute threads (default: one per CPU)")
+      ->check(CLI::Range(1u, 1024u));
+}
+
+Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
+  const std::string path = find_or_fetch_model(options.model);
+  const MemoryInfo info = memory_info();
+  const Bytes budget =
+      options.memory.empty() ? default_budget(info) : parse_size(options.memory, std::min(info.limit, info.physical));
+  if (options.memory.empty() && isatty(STDERR_FILENO))
+    fmt::print(stderr, "memory budget: {} (90% of what is free; --memory SIZE sets it)\n", format_bytes(budget));
+  Engine engine;
+  engine.name = options.model;
+  engine.ledger = std::make_unique<Ledger>(budget);
+  engine.pool = std::make_unique<ThreadPool>(options.threads);
+  engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
+  return engine;
+}
+
+nlohmann::ordered_json ledger_json(const Ledger& ledger) {
+  nlohmann::ordered_json json;
+  const LedgerReport report = ledger.report();
+  for (std::size_t i = 0; i < kTagCount; ++i) json[std::string(tag_name(static_cast<Tag>(i)))] = report.by_tag[i];
+  json["used"] = report.used;
+  json["peak"] = report.peak;
+  json["limit"] = report.limit;
+  return json;
+}
+
+}  // namespace snug

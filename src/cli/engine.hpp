@@ -1,0 +1,48 @@
+#pragma once
+/// The options that every command with a model has, and the model they load.
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/ledger.hpp"
+#include "base/thread_pool.hpp"
+#include "model/model.hpp"
+
+namespace snug {
+
+struct EngineOptions {
+  std::string model, memory;
+  unsigned threads = 0;
+};
+
+/// MODEL, --memory and -t.
+void add_engine_options(CLI::App& command, EngineOptions& options);
+
+/// A loaded model with what it needs. Members are destroyed in reverse order: the model first.
+struct Engine {
+  std::unique_ptr<Ledger> ledger;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Model> model;
+  std::string name;  ///< as the user gave it
+};
+/// Finds the model (a known name is fetched when it is not there yet) and loads it within the budget.
+Engine load_engine(const EngineOptions& options, ModelOptions model_options = {});
+
+/// {"weights": bytes, ...}
+nlohmann::ordered_json ledger_json(const Ledger& ledger);
+
+/// Adds `name` with the environment variable SNUG_NAME (dashes become underscores).
+template <class T>
+CLI::Option* add_option(CLI::App& command, const std::string& name, T& value, const std::string& help) {
+  CLI::Option* option = command.add_option(name, value, help);
+  if (!option->get_lnames().empty()) {
+    std::string variable = "SNUG_" + option->get_lnames().front();
+    for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    option->envname(variable);
+  }
+  return option;
+}
+
+}  // namespace snug

@@ -1,0 +1,105 @@
+// eval ppl, eval kl: quality on a text.
+
+#include <unistd.h>
+
+#include <chrono>
+
+#include "base/file.hpp"
+#include "cli/commands.hpp"
+#include "cli/engine.hpp"
+#include "measure/quality.hpp"
+
+namespace snug {
+
+namespace {
+
+struct EvalOptions {
+  EngineOptions engine;
+  std::string text;
+  TextWindows windows;
+  bool json = false;
+};
+
+void add_common(CLI::App& command, EvalOptions& options) {
+  add_engine_options(command, options.engine);
+  command.add_option("--text", options.text, "the text, a file")->required();
+  add_option(command, "--context", options.windows.context, "tokens per window")
+      ->check(CLI::Range(8, 1 << 24))
+      ->capture_default_str();
+  add_option(command, "--max-tokens", options.windows.max_tokens, "use only so many tokens of the text");
+  command.add_flag("--json", options.json, "for programs");
+}
+
+void show_progress(TextWindows& windows) {
+  if (!isatty(STDERR_FILENO)) return;
+  windows.progress = [](std::size_t done, std::size_t all) {
+    fmt::print(stderr, "\r{} of {} windows{}", done, all, done == all ? "\n" : "");
+  };
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void run_perplexity(EvalOptions& options) {
+  const std::string text = read_text_file(options.text);
+  const Engine engine = load_engine(options.engine);
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<TokenId> tokens = engine.model->tokenizer().encode(text);
+  show_progress(options.windows);
+  const PerplexityResult r = perplexity(*engine.model, tokens, options.windows);
+  const Bytes weights = engine.ledger->report().by_tag[static_cast<std::size_t>(Tag::weights)];
+  const ModelConfig& c = engine.model->config();
+  if (options.json) {
+    const nlohmann::ordered_json json = {
+        {"model", engine.name},
+        {"text_bytes", text.size()},
+        {"tokens", r.tokens},
+        {"context", options.windows.context},
+        {"nll", r.nll},
+        {"ppl", r.perplexity},
+        {"kv", "bf16"},
+        {"kv_bytes_per_token", c.kv_bytes(options.windows.context) / options.windows.context},
+        {"weight_bytes", weights},
+        {"seconds", seconds_since(start)}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("perplexity {:.4f} +- {:.4f} over {} tokens (windows of {}, second halves scored)\n", r.perplexity,
+               r.standard_error, r.tokens, options.windows.context);
+  }
+}
+
+void run_divergence(EvalOptions& options) {
+  const std::string text = read_text_file(options.text);
+  const Engine engine = load_engine(options.engine), reference = load_engine(options.engine, {.reference = true});
+  const std::vector<TokenId> tokens = engine.model->tokenizer().encode(text);
+  show_progress(options.windows);
+  const DivergenceResult r = divergence(*engine.model, *reference.model, tokens, options.windows);
+  if (options.json) {
+    const nlohmann::ordered_json json = {
+        {"model", engine.name}, {"tokens", r.tokens}, {"context", options.windows.context},
+        {"mean_kl", r.mean_kl}, {"max_kl", r.max_kl}, {"same_top", r.same_top}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("mean KL {:.6f}, largest {:.6f}, same likeliest token {:.2f}% over {} tokens\n", r.mean_kl, r.max_kl,
+               100 * r.same_top, r.tokens);
+  }
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  CLI::App* eval = app.add_subcommand("eval", "measure quality on a text");
+  eval->require_subcommand(1);
+  auto options = std::make_shared<EvalOptions>();
+  CLI::App* ppl = eval->add_subcommand("ppl", "perplexity (windows, second half of each scored, as llama.cpp does)");
+  add_common(*ppl, *options);
+  ppl->footer("Example:\n  snug eval ppl qwen2.5-coder-0.5b --text book.txt --context 512");
+  ppl->callback([options] { run_perplexity(*options); });
+  CLI::App* kl = eval->add_subcommand("kl", "divergence from the same model computed in f32");
+  add_common(*kl, *options);
+  kl->footer("Example:\n  snug eval kl smollm2-135m --text book.txt --max-tokens 2048");
+  kl->callback([options] { run_divergence(*options); });
+}
+
+}  // namespace snug
