@@ -156,6 +156,7 @@ void print_stats(const Run& run) {
   const SessionStats& s = run.session->stats();
   const LedgerReport report = run.engine.ledger->report();
   const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
+  const Bytes resident = peak_resident_bytes();
   fmt::print(stderr, "\nprompt    {:>6} tokens  {:>8.1f} tokens/s\n", s.prompt_tokens,
              rate(s.prompt_tokens, s.prompt_seconds));
   fmt::print(stderr, "answer    {:>6} tokens  {:>8.1f} tokens/s\n", s.generated_tokens,

@@ -19,7 +19,9 @@ std::uint64_t read_memory(const std::byte* data, std::size_t bytes) {
 std::uint64_t int8_dots(std::size_t iterations) {
   constexpr std::size_t kChains = 12;
   const std::int8_t four[4] = {1, -1, 2, 3};
-  I32x16 sums[kChains] = {};
+  I32x16 sums[kChains];
+  for (std::size_t c = 0; c < kChains; ++c)
+    sums[c] = as_i32(splat(static_cast<std::uint32_t>(c)));  // else they are merged
   U32x16 w = splat(0x01020304u);
   for (std::size_t i = 0; i < iterations; ++i) {
     asm volatile("" ::: "memory");
