@@ -174,7 +174,7 @@ void print_stats(const Run& run) {
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (report.by_tag[i]) fmt::print(stderr, "{} {}, ", tag_name(static_cast<Tag>(i)), format_bytes(report.by_tag[i]));
   fmt::print(stderr, "peak {} of {}; resident {}\n", format_bytes(report.peak), format_bytes(report.limit),
-             format_bytes(peak_resident_bytes()));
+             format_bytes(resident));
 }
 
 void add_run(CLI::App& app) {
