@@ -39,8 +39,8 @@ struct KernelTable {
   std::string_view name;
 
   // --- products (matmul.cpp) ---
-  /// x (f32[n], n a multiple of 32) quantised as values [k_begin, k_begin + n) of row `row` of `out`.
-  void (*quantize)(const float* x, std::size_t n, const Q8Rows& out, std::size_t row, std::size_t k_begin);
+  /// x (f32[out.k]) quantised as row `row` of `out`.
+  void (*quantize)(const float* x, const Q8Rows& out, std::size_t row);
   /// y[r * y_stride + n - 16 * group_begin] = sum_k W[n, k] x[r, k] for every row r of x and n in the 16-row groups
   /// [group_begin, group_end) (padding rows included: y must hold whole groups). Quantised W.
   /// `scratch`: matmul_scratch_bytes(), 64-byte aligned, private to the caller's thread.

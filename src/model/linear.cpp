@@ -89,8 +89,7 @@ void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
       for (std::size_t r = 0; r < job.input.rows; ++r) {
         float* y = s.first + r * kChunkColumns;
         act(y, s.second + r * kChunkColumns, n, y);
-        if (job.out.data) kernels().quantize(y, n, job.out, r, first);
-        if (job.out_f32) std::copy_n(y, n, job.out_f32 + r * job.gate->rows + first);
+        std::copy_n(y, n, job.out + r * job.gate->rows + first);
       }
     }
   });

@@ -64,10 +64,9 @@ public:
     const Linear *gate, *up;
     std::uint32_t expert = 0;
     Input input;
-    Q8Rows out;                ///< quantised result (k = gate->rows), when data is set
-    float* out_f32 = nullptr;  ///< f32 result [rows][gate->rows], when set
+    float* out = nullptr;  ///< f32[rows][gate->rows]
   };
-  /// act(gate, up, n, out) of the products of each job, quantised while it is still in the cache.
+  /// act(gate, up, n, out) of the products of each job, while they are still in the cache.
   using Act = void (*)(const float* gate, const float* up, std::size_t n, float* out);
   void run_gated(std::span<const GatedJob> jobs, Act act);
 

@@ -83,14 +83,20 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
     }
     const std::size_t rows = end - i;
     const Input in{gathered_f32_ + i * width, width, {gathered_q8_ + i * in_stride, rows, input.q8.k}, rows};
-    const Q8Rows hidden{quantised_hidden ? hidden_q8_ + i * hidden_stride : nullptr, rows, ffn};
-    float* hidden_f32 = quantised_hidden ? nullptr : hidden_f32_ + i * ffn;
-    up.push_back({&layer.experts.gate, &layer.experts.up, expert, in, hidden, hidden_f32});
+    const Q8Rows hidden{hidden_q8_ + i * hidden_stride, rows, ffn};
+    float* hidden_f32 = hidden_f32_ + i * ffn;
+    up.push_back({&layer.experts.gate, &layer.experts.up, expert, in, hidden_f32});
     down.push_back({&layer.experts.down, results_ + i * width, width, false, expert, {hidden_f32, ffn, hidden, rows}});
     bytes += layer.experts.gate.bytes() + layer.experts.up.bytes() + layer.experts.down.bytes();
     i = end;
   }
   products_.run_gated(up, act);
+  if (quantised_hidden) {
+    const Q8Rows all{hidden_q8_, slots.size(), ffn};
+    products_.pool().parallel_for(slots.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t s = from; s < to; ++s) kernels().quantize(hidden_f32_ + s * ffn, all, s);
+    });
+  }
   products_.run(down);
   products_.pool().parallel_for(input.rows, 4, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {

@@ -152,7 +152,7 @@ Input Transformer::quantise(const float* x, std::size_t rows, std::size_t dim, s
   Input input{x, dim, {q8, rows, dim}, rows};
   if (dim % 32 != 0) return input;  // such rows only meet floating weights
   pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
-    for (std::size_t r = from; r < to; ++r) kernels().quantize(x + r * dim, dim, input.q8, r, 0);
+    for (std::size_t r = from; r < to; ++r) kernels().quantize(x + r * dim, input.q8, r);
   });
   return input;
 }
@@ -164,7 +164,7 @@ Input Transformer::normalise(const float* x, std::size_t rows, const std::vector
     for (std::size_t r = from; r < to; ++r) {
       float* out = a_.norm + r * width;
       kernels().rms_norm(x + r * width, weight.data(), config_.norm_epsilon, width, out);
-      if (width % 32 == 0) kernels().quantize(out, width, input.q8, r, 0);
+      if (width % 32 == 0) kernels().quantize(out, input.q8, r);
     }
   });
   return input;
@@ -263,13 +263,11 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows, ForwardSta
     return;
   }
   const FeedForward& f = layer.dense;
-  const Q8Rows hidden{f.down.quantised() ? a_.hidden_q8 : nullptr, rows, f.gate.rows};
-  float* hidden_f32 = f.down.quantised() ? nullptr : a_.hidden;
-  const Products::GatedJob gated{&f.gate, &f.up, 0, input, hidden, hidden_f32};
+  const Products::GatedJob gated{&f.gate, &f.up, 0, input, a_.hidden};
   products_->run_gated(std::span(&gated, 1), act);
+  const Input hidden = quantise(a_.hidden, rows, f.gate.rows, a_.hidden_q8);
   const bool post = !layer.ffn_post_norm.empty();
-  const Products::Job down{
-      &f.down, post ? a_.block : a_.x, config_.width, !post, 0, {hidden_f32, f.gate.rows, hidden, rows}};
+  const Products::Job down{&f.down, post ? a_.block : a_.x, config_.width, !post, 0, hidden};
   products_->run(std::span(&down, 1));
   if (post) add_block(layer.ffn_post_norm, rows);
   stats.weight_bytes += f.gate.bytes() + f.up.bytes() + f.down.bytes();

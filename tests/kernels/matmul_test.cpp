@@ -98,11 +98,21 @@ struct Quantised {
       : memory(rows * Q8Rows::stride_for(k) + 64) {
     auto* aligned = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
     q8 = {aligned, rows, k};
-    for (std::size_t r = 0; r < rows; ++r) table.quantize(x.data() + r * k, k, q8, r, 0);
+    for (std::size_t r = 0; r < rows; ++r) table.quantize(x.data() + r * k, q8, r);
   }
   std::vector<std::byte> memory;
   Q8Rows q8;
 };
+
+/// What a quantised row stands for.
+std::vector<double> values_of(const Q8Rows& x, std::size_t row) {
+  std::vector<double> values(x.k);
+  for (std::size_t k = 0; k < x.k; ++k) values[k] = double{x.plane(row).scale[k / 32]} * x.plane(row).q[k];
+  for (std::size_t f = 0; f < x.fine_groups(); ++f)
+    for (std::size_t i = 0; i < 32; ++i)
+      values[x.fine_index(row)[f] * 32 + i] += double{x.fine(row).scale[f]} * x.fine(row).q[32 * f + i];
+  return values;
+}
 
 std::vector<float> random_input(std::size_t n, std::mt19937& random) {
   std::normal_distribution<float> normal;
@@ -143,13 +153,14 @@ TEST_P(ProductTest, ScalarAgreesWithTheDequantisedReference) {
   const Packed p(GetParam(), rows, cols, random);
   const std::vector<float> x = random_input(cols, random);
   const Quantised q(scalar, x, 1, cols);
+  const std::vector<double> input = values_of(q.q8, 0);
   const std::vector<float> y = multiply(scalar, p.matrix, x, 1);
   std::vector<float> w(cols);
   for (std::size_t r = 0; r < rows; ++r) {
     dequantize_packed_row(p.matrix, r, w.data());
     double sum = 0, magnitude = 0;
     for (std::size_t k = 0; k < cols; ++k) {
-      const double product = double{w[k]} * q.q8.q(0)[k] * q.q8.scale(0)[k / 32];
+      const double product = double{w[k]} * input[k];
       sum += product;
       magnitude += std::abs(product);
     }
@@ -222,12 +233,26 @@ TEST(QuantizeTest, EveryInstructionSetGivesTheSameBytes) {
   std::mt19937 random(5);
   std::vector<float> x = random_input(320, random);
   std::fill(x.begin() + 64, x.begin() + 96, 0.0f);
+  const std::size_t kUsed = Q8Plane::bytes_for(320) + Q8Plane::bytes_for(64) + 2 * 4;  // 2 of 10 groups are fine
   const Quantised expected(*available_kernels().front(), x, 1, 320);
-  EXPECT_EQ(expected.q8.scale(0)[2], 0.0f);
+  EXPECT_EQ(expected.q8.plane(0).scale[2], 0.0f);
   for (const KernelTable* table : available_kernels()) {
     const Quantised actual(*table, x, 1, 320);
-    EXPECT_EQ(0, std::memcmp(expected.q8.q(0), actual.q8.q(0), 320 + 320 / 32 * 8 + 320 / 16 * 4)) << table->name;
+    EXPECT_EQ(0, std::memcmp(expected.q8.data, actual.q8.data, kUsed)) << table->name;
   }
+}
+
+TEST(QuantizeTest, GroupsWithOutliersAreFine) {
+  std::mt19937 random(6);
+  std::vector<float> x = random_input(512, random);
+  const std::vector<std::size_t> outliers{70, 300};
+  for (const std::size_t i : outliers) x[i] = 1000;
+  const Quantised q(*available_kernels().front(), x, 1, 512);
+  const std::vector<double> values = values_of(q.q8, 0);
+  ASSERT_EQ(q.q8.fine_groups(), 2u);
+  for (const std::size_t i : outliers)
+    for (std::size_t j = i / 32 * 32; j < i / 32 * 32 + 32; ++j)
+      EXPECT_NEAR(values[j], x[j], 1000.0 / 127 / 254 / 2 * 1.01);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 namespace snug::SNUG_ISA_NS {
 
-void quantize(const float* x, std::size_t n, const Q8Rows& out, std::size_t row, std::size_t k_begin);
+void quantize(const float* x, const Q8Rows& out, std::size_t row);
 void matmul_q8(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const Q8Rows& x, float* y,
                std::size_t y_stride, std::byte* scratch);
 void matmul_float(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const float* x,

@@ -1,7 +1,8 @@
 // Quantised products. Few rows of x: a brick of weights is unpacked into registers and multiplied at once. Many rows:
 // panels of a few groups are unpacked once into scratch (in the L2 cache) and multiplied with tiles of 12 rows. Both do
 // the same arithmetic per output, in the same order: 32 (or 16) products summed exactly, times the activation's scale,
-// times the weight's scale, added along K.
+// times the weight's scale, added along K;
+// then the same for the row's fine plane.
 
 #include <algorithm>
 
@@ -13,18 +14,6 @@
 namespace snug::SNUG_ISA_NS {
 
 namespace {
-
-/// One row of x, as the inner loops read it.
-struct Input {
-  const std::int8_t* q;
-  const float* scale;
-  const float* scaled_sum;
-  const std::int32_t* negative_sum;
-};
-
-SNUG_INLINE Input input(const Q8Rows& x, std::size_t row) {
-  return {x.q(row), x.scale(row), x.scaled_sum(row), x.negative_sum(row)};
-}
 
 /// What the accumulator of 16 values (sum over [16 j, 16 j + 16)) starts from.
 template <class U>
@@ -41,7 +30,7 @@ SNUG_INLINE I32x16 dot(I32x16 acc, U32x16 w, const std::int8_t* a) {
 }
 
 template <class U>
-SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Input& x, std::size_t k32) {
+SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Q8Plane& x, std::size_t k32) {
   if constexpr (U::kMins == 1) sum = fma(sub(zero(), min[0]), set1(x.scaled_sum[k32]), sum);
   if constexpr (U::kMins == 2)
     for (std::size_t i = 0; i < 2; ++i)
@@ -51,8 +40,8 @@ SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Input& x, std
 
 /// One brick for `rows` rows of x: sums[r] += what the brick contributes.
 template <class U, int rows>
-SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16* min, const Input* x, std::size_t k32,
-                          F32x16* sums) {
+SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16* min, const Q8Plane* x,
+                          std::size_t k32, F32x16* sums) {
   constexpr int kGroups = 8 / U::kScales;
   for (int s = 0; s < U::kScales; ++s) {
     I32x16 acc[rows];
@@ -76,15 +65,27 @@ SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16
   }
 }
 
+/// The fine plane of one row; `unpack(k32, brick)` fetches a brick.
+template <class U, class F>
+SNUG_INLINE void multiply_fine(const Q8Rows& q8, std::size_t row, F32x16& sum, F&& unpack) {
+  const Q8Plane fine = q8.fine(row);
+  const std::uint32_t* index = q8.fine_index(row);
+  for (std::size_t f = 0; f < q8.fine_groups(); ++f) {
+    Brick brick;
+    unpack(index[f], brick);
+    multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sum);
+  }
+}
+
 /// Few rows: straight from the packed block.
 template <DType type, int rows>
 void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Q8Rows& q8, std::size_t row0,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
-  Input x[rows];
+  Q8Plane x[rows];
   F32x16 sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = input(q8, row0 + static_cast<std::size_t>(r));
+    x[r] = q8.plane(row0 + static_cast<std::size_t>(r));
     sums[r] = zero();
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
@@ -96,6 +97,12 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
       multiply<U, rows>(brick.bytes, brick.scale, brick.min, x, i * U::kBricks + static_cast<std::size_t>(b), sums);
     }
   }
+  block -= blocks * block_bytes;
+  for (int r = 0; r < rows; ++r)
+    multiply_fine<U>(q8, row0 + static_cast<std::size_t>(r), sums[r], [&](std::size_t k32, Brick& brick) {
+      const Block at = block + k32 / U::kBricks * block_bytes;
+      U::brick(at, U::begin(at), static_cast<int>(k32 % U::kBricks), brick);
+    });
   for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
 }
 
@@ -127,14 +134,23 @@ template <DType type, int rows>
 void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Rows& q8, std::size_t row0,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
-  Input x[rows];
+  Q8Plane x[rows];
   F32x16 sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = input(q8, row0 + static_cast<std::size_t>(r));
+    x[r] = q8.plane(row0 + static_cast<std::size_t>(r));
     sums[r] = zero();
   }
   for (std::size_t k32 = 0; k32 < bricks; ++k32)
     multiply<U, rows>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
+  for (int r = 0; r < rows; ++r) {
+    const std::size_t row = row0 + static_cast<std::size_t>(r);
+    const Q8Plane fine = q8.fine(row);
+    const std::uint32_t* index = q8.fine_index(row);
+    for (std::size_t f = 0; f < q8.fine_groups(); ++f) {
+      const PanelBrick<U>& brick = panel[index[f]];
+      multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[r]);
+    }
+  }
   for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
 }
 

@@ -1,6 +1,8 @@
 // Activations to int8 (kernels/q8_rows.hpp).
 
 #include <algorithm>
+#include <bit>
+#include <functional>
 
 #include "kernels/kernels.hpp"
 #include "kernels/simd/f32.hpp"
@@ -8,28 +10,62 @@
 
 namespace snug::SNUG_ISA_NS {
 
-void quantize(const float* x, std::size_t n, const Q8Rows& out, std::size_t row, std::size_t k_begin) {
-  std::int8_t* q = out.q(row) + k_begin;
-  float* scale = out.scale(row) + k_begin / 32;
-  float* scaled_sum = out.scaled_sum(row) + k_begin / 32;
-  std::int32_t* negative_sum = out.negative_sum(row) + k_begin / 16;
-  for (std::size_t k = 0; k < n; k += 32, x += 32, q += 32, negative_sum += 2) {
-    const F32x16 a = load(x), b = load(x + 16);
-    const float top = hmax(snug::SNUG_ISA_NS::max(abs(a), abs(b)));
-    const float inverse = top > 0 ? 127.0f / top : 0.0f;
-    alignas(64) std::int32_t rounded[32];
-    store_i32(rounded, to_i32(mul(a, set1(inverse))));
-    store_i32(rounded + 16, to_i32(mul(b, set1(inverse))));
-    std::int32_t sums[2] = {0, 0};
-    for (std::size_t i = 0; i < 32; ++i) {
-      q[i] = static_cast<std::int8_t>(rounded[i]);
-      sums[i / 16] += rounded[i];
-    }
-    *scale = top / 127.0f;
-    *scaled_sum++ = *scale * static_cast<float>(sums[0] + sums[1]);
-    ++scale;
-    negative_sum[0] = -sums[0];
-    negative_sum[1] = -sums[1];
+namespace {
+
+/// Group `g` of a plane from 32 values, of which what is left over remains.
+SNUG_INLINE void quantize_group(F32x16& a, F32x16& b, const Q8Plane& out, std::size_t g) {
+  const float top = hmax(snug::SNUG_ISA_NS::max(abs(a), abs(b)));
+  const F32x16 inverse = set1(top > 0 ? 127.0f / top : 0.0f);
+  const F32x16 minus = set1(-(top / 127.0f));
+  alignas(64) std::int32_t rounded[32];
+  const I32x16 qa = to_i32(mul(a, inverse)), qb = to_i32(mul(b, inverse));
+  store_i32(rounded, qa);
+  store_i32(rounded + 16, qb);
+  a = fma(minus, to_f32(qa), a);
+  b = fma(minus, to_f32(qb), b);
+  std::int32_t sums[2] = {0, 0};
+  for (std::size_t i = 0; i < 32; ++i) {
+    out.q[32 * g + i] = static_cast<std::int8_t>(rounded[i]);
+    sums[i / 16] += rounded[i];
+  }
+  out.scale[g] = top / 127.0f;
+  out.scaled_sum[g] = out.scale[g] * static_cast<float>(sums[0] + sums[1]);
+  out.negative_sum[2 * g] = -sums[0];
+  out.negative_sum[2 * g + 1] = -sums[1];
+}
+
+/// The `count` groups with the largest scales (of equal ones the first), ascending.
+void choose_groups(const float* scale, std::size_t groups, std::size_t count, std::uint32_t* out) {
+  constexpr std::size_t kMany = 4096;
+  std::uint64_t keys[kMany];
+  // Rows longer than any model's are chosen from piece by piece.
+  for (std::size_t from = 0; from < groups; from += kMany) {
+    const std::size_t n = std::min(kMany, groups - from), take = std::min(count, (n + 7) / 8);
+    for (std::size_t i = 0; i < n; ++i)
+      keys[i] = std::uint64_t{std::bit_cast<std::uint32_t>(scale[from + i])} << 32 | (0xFFFFFFFFu - (from + i));
+    std::nth_element(keys, keys + take, keys + n, std::greater<>());
+    for (std::size_t i = 0; i < take; ++i) out[i] = 0xFFFFFFFFu - static_cast<std::uint32_t>(keys[i]);
+    std::sort(out, out + take);
+    out += take;
+    count -= take;
+  }
+}
+
+}  // namespace
+
+void quantize(const float* x, const Q8Rows& out, std::size_t row) {
+  const Q8Plane plane = out.plane(row), fine = out.fine(row);
+  const std::size_t groups = out.k / 32;
+  for (std::size_t g = 0; g < groups; ++g) {
+    F32x16 a = load(x + 32 * g), b = load(x + 32 * g + 16);
+    quantize_group(a, b, plane, g);
+  }
+  std::uint32_t* index = out.fine_index(row);
+  choose_groups(plane.scale, groups, out.fine_groups(), index);
+  for (std::size_t f = 0; f < out.fine_groups(); ++f) {
+    F32x16 a = load(x + 32 * index[f]), b = load(x + 32 * index[f] + 16);
+    quantize_group(a, b, plane, index[f]);  // once more, for what it leaves over
+    quantize_group(a, b, fine, f);
   }
 }
 
