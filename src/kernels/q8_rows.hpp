@@ -7,9 +7,9 @@
 /// the divergence from f32 for an eighth more products, and it depends on the row alone.
 ///
 /// A row record, stride bytes long, is one plane over k values, one over fine_k(k), then the groups of the fine plane
-/// (u32 each, ascending). A plane of n values: int8 q[n] | f32 scale[n/32] | f32 scaled_sum[n/32] (scale * sum of q) |
-/// i32 negative_sum[n/16] (minus the sum of q over 16 values): the sums are for types with an offset or a minimum. The
-/// stride is an odd number of cache lines, so that many rows at the same k do not fall into one cache set.
+/// (u32 each, ascending, and kNoGroup). A plane of n values: int8 q[n] | f32 scale[n/32] | f32 scaled_sum[n/32] (scale
+/// * sum of q) | i32 negative_sum[n/16] (minus the sum of q over 16 values): the sums are for types with an offset or a
+/// minimum. The stride is an odd number of cache lines, so that many rows at the same k do not fall into one cache set.
 
 #include <cstddef>
 #include <cstdint>
@@ -34,10 +34,12 @@ struct Q8Rows {
   std::byte* data = nullptr;  ///< 64-byte aligned, rows * stride bytes
   std::size_t rows = 0, k = 0;
 
+  static constexpr std::uint32_t kNoGroup = 0xFFFFFFFF;
+
   static constexpr std::size_t fine_groups_for(std::size_t k) { return (k / 32 + 7) / 8; }
   static constexpr std::size_t stride_for(std::size_t k) {
     const std::size_t fine = fine_groups_for(k);
-    return ((Q8Plane::bytes_for(k) + Q8Plane::bytes_for(fine * 32) + fine * 4 + 63) / 64 | 1) * 64;
+    return ((Q8Plane::bytes_for(k) + Q8Plane::bytes_for(fine * 32) + fine * 4 + 4 + 63) / 64 | 1) * 64;
   }
   std::size_t stride() const { return stride_for(k); }
   std::size_t fine_groups() const { return fine_groups_for(k); }

@@ -2,7 +2,7 @@
 // panels of a few groups are unpacked once into scratch (in the L2 cache) and multiplied with tiles of 12 rows. Both do
 // the same arithmetic per output, in the same order: 32 (or 16) products summed exactly, times the activation's scale,
 // times the weight's scale, added along K;
-// then the same for the row's fine plane.
+// and in a sum of its own the same for the row's fine plane.
 
 #include <algorithm>
 
@@ -65,28 +65,20 @@ SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16
   }
 }
 
-/// The fine plane of one row; `unpack(k32, brick)` fetches a brick.
-template <class U, class F>
-SNUG_INLINE void multiply_fine(const Q8Rows& q8, std::size_t row, F32x16& sum, F&& unpack) {
-  const Q8Plane fine = q8.fine(row);
-  const std::uint32_t* index = q8.fine_index(row);
-  for (std::size_t f = 0; f < q8.fine_groups(); ++f) {
-    Brick brick;
-    unpack(index[f], brick);
-    multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sum);
-  }
-}
-
 /// Few rows: straight from the packed block.
 template <DType type, int rows>
 void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Q8Rows& q8, std::size_t row0,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
-  Q8Plane x[rows];
-  F32x16 sums[rows];
+  Q8Plane x[rows], fine[rows];
+  const std::uint32_t *index[rows], *first[rows];
+  F32x16 sums[rows], fine_sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = q8.plane(row0 + static_cast<std::size_t>(r));
-    sums[r] = zero();
+    const std::size_t row = row0 + static_cast<std::size_t>(r);
+    x[r] = q8.plane(row);
+    fine[r] = q8.fine(row);
+    index[r] = first[r] = q8.fine_index(row);
+    sums[r] = fine_sums[r] = zero();
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
     const auto state = U::begin(block);
@@ -94,16 +86,17 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
     for (int b = 0; b < U::kBricks; ++b) {
       Brick brick;
       U::brick(block, state, b, brick);
-      multiply<U, rows>(brick.bytes, brick.scale, brick.min, x, i * U::kBricks + static_cast<std::size_t>(b), sums);
+      const std::size_t k32 = i * U::kBricks + static_cast<std::size_t>(b);
+      multiply<U, rows>(brick.bytes, brick.scale, brick.min, x, k32, sums);
+      SNUG_UNROLL(8)
+      for (int r = 0; r < rows; ++r)
+        if (*index[r] == k32) {
+          const auto f = static_cast<std::size_t>(index[r]++ - first[r]);
+          multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
+        }
     }
   }
-  block -= blocks * block_bytes;
-  for (int r = 0; r < rows; ++r)
-    multiply_fine<U>(q8, row0 + static_cast<std::size_t>(r), sums[r], [&](std::size_t k32, Brick& brick) {
-      const Block at = block + k32 / U::kBricks * block_bytes;
-      U::brick(at, U::begin(at), static_cast<int>(k32 % U::kBricks), brick);
-    });
-  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
+  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, add(sums[r], fine_sums[r]));
 }
 
 /// A brick as it lies in a panel.
@@ -142,16 +135,28 @@ void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, c
   }
   for (std::size_t k32 = 0; k32 < bricks; ++k32)
     multiply<U, rows>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
-  for (int r = 0; r < rows; ++r) {
-    const std::size_t row = row0 + static_cast<std::size_t>(r);
+  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
+}
+
+/// y += the fine planes of `rows` rows, for `groups` panels at once: their chains of sums are independent.
+template <DType type, int groups>
+void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Rows& q8, std::size_t row0,
+                   std::size_t rows, float* y, std::size_t y_stride) {
+  using U = Unpack<type>;
+  for (std::size_t row = row0; row < row0 + rows; ++row, y += y_stride) {
     const Q8Plane fine = q8.fine(row);
     const std::uint32_t* index = q8.fine_index(row);
+    F32x16 sums[groups];
+    for (auto& sum : sums) sum = zero();
     for (std::size_t f = 0; f < q8.fine_groups(); ++f) {
-      const PanelBrick<U>& brick = panel[index[f]];
-      multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[r]);
+      SNUG_UNROLL(4)
+      for (int g = 0; g < groups; ++g) {
+        const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + index[f]];
+        multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[g]);
+      }
     }
+    for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g]));
   }
-  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
 }
 
 constexpr std::size_t kTile = 12;   // rows of x whose accumulators fit into registers
@@ -169,6 +174,11 @@ struct Product {
                                        multiply_panel<type, 4>,  multiply_panel<type, 5>,  multiply_panel<type, 6>,
                                        multiply_panel<type, 7>,  multiply_panel<type, 8>,  multiply_panel<type, 9>,
                                        multiply_panel<type, 10>, multiply_panel<type, 11>, multiply_panel<type, 12>};
+
+  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, std::size_t, float*,
+                          std::size_t);
+  static constexpr FineFn kFine[] = {multiply_fine<type, 1>, multiply_fine<type, 2>, multiply_fine<type, 3>,
+                                     multiply_fine<type, 4>};
 
   static void run(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const Q8Rows& x, float* y,
                   std::size_t y_stride, std::byte* scratch) {
@@ -191,6 +201,9 @@ struct Product {
         const std::size_t n = std::min(tile, x.rows - row);
         for (std::size_t i = 0; i < count; ++i)
           kPanel[n - 1](panel + i * bricks, bricks, x, row, y + row * y_stride + i * kTileRows, y_stride);
+        for (std::size_t i = 0; i < count; i += 4)
+          kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, x, row, n,
+                                                         y + row * y_stride + i * kTileRows, y_stride);
       }
     }
   }

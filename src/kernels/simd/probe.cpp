@@ -22,10 +22,9 @@ std::uint64_t int8_dots(std::size_t iterations) {
   I32x16 sums[kChains];
   for (std::size_t c = 0; c < kChains; ++c)
     sums[c] = as_i32(splat(static_cast<std::uint32_t>(c)));  // else they are merged
-  U32x16 w = splat(0x01020304u);
+  const U32x16 w = splat(0x01020304u);
   for (std::size_t i = 0; i < iterations; ++i) {
-    asm volatile("" ::: "memory");
-    SNUG_UNROLL(16)
+    SNUG_UNROLL(12)
     for (std::size_t c = 0; c < kChains; ++c) sums[c] = dot_unsigned(sums[c], w, four);
   }
   std::int32_t lanes[kChains][16];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <functional>
 
 #include "kernels/kernels.hpp"
@@ -12,22 +13,34 @@ namespace snug::SNUG_ISA_NS {
 
 namespace {
 
+/// Stores 16 values in [-127, 127] as bytes; returns their sum.
+SNUG_INLINE std::int32_t store_bytes(I32x16 v, std::int8_t* out) {
+  typedef std::int32_t Words __attribute__((vector_size(64)));
+  typedef std::int8_t Bytes __attribute__((vector_size(16)));
+  Words words;
+  std::memcpy(&words, &v, sizeof(words));
+  const Bytes bytes = __builtin_convertvector(words, Bytes);
+  std::memcpy(out, &bytes, sizeof(bytes));
+  typedef std::int32_t Half __attribute__((vector_size(32)));
+  typedef std::int32_t Quarter __attribute__((vector_size(16)));
+  Half halves[2];
+  std::memcpy(halves, &words, sizeof(words));
+  const Half half = halves[0] + halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, &half, sizeof(half));
+  const Quarter quarter = quarters[0] + quarters[1];
+  return quarter[0] + quarter[1] + quarter[2] + quarter[3];
+}
+
 /// Group `g` of a plane from 32 values, of which what is left over remains.
 SNUG_INLINE void quantize_group(F32x16& a, F32x16& b, const Q8Plane& out, std::size_t g) {
   const float top = hmax(snug::SNUG_ISA_NS::max(abs(a), abs(b)));
   const F32x16 inverse = set1(top > 0 ? 127.0f / top : 0.0f);
   const F32x16 minus = set1(-(top / 127.0f));
-  alignas(64) std::int32_t rounded[32];
   const I32x16 qa = to_i32(mul(a, inverse)), qb = to_i32(mul(b, inverse));
-  store_i32(rounded, qa);
-  store_i32(rounded + 16, qb);
   a = fma(minus, to_f32(qa), a);
   b = fma(minus, to_f32(qb), b);
-  std::int32_t sums[2] = {0, 0};
-  for (std::size_t i = 0; i < 32; ++i) {
-    out.q[32 * g + i] = static_cast<std::int8_t>(rounded[i]);
-    sums[i / 16] += rounded[i];
-  }
+  const std::int32_t sums[2] = {store_bytes(qa, out.q + 32 * g), store_bytes(qb, out.q + 32 * g + 16)};
   out.scale[g] = top / 127.0f;
   out.scaled_sum[g] = out.scale[g] * static_cast<float>(sums[0] + sums[1]);
   out.negative_sum[2 * g] = -sums[0];
@@ -62,6 +75,7 @@ void quantize(const float* x, const Q8Rows& out, std::size_t row) {
   }
   std::uint32_t* index = out.fine_index(row);
   choose_groups(plane.scale, groups, out.fine_groups(), index);
+  index[out.fine_groups()] = Q8Rows::kNoGroup;
   for (std::size_t f = 0; f < out.fine_groups(); ++f) {
     F32x16 a = load(x + 32 * index[f]), b = load(x + 32 * index[f] + 16);
     quantize_group(a, b, plane, index[f]);  // once more, for what it leaves over
