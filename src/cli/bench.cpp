@@ -16,7 +16,7 @@ namespace {
 struct BenchOptions {
   EngineOptions engine;
   std::size_t prompt = 512, generate = 128;
-  std::vector<std::size_t> depths{0}, batches;
+  std::vector<std::size_t> depths{0}, prefill_depths, batches;
   int repeats = 3;
   bool json = false;
 };
@@ -104,7 +104,7 @@ void run_bench(const BenchOptions& options) {
                                  {"threads", engine.pool->size()},
                                  {"isa", kernels().name},
                                  {"load_seconds", load_seconds}};
-  for (const std::size_t depth : options.depths) {
+  for (const std::size_t depth : options.prefill_depths) {
     if (options.prompt == 0) break;
     const double speed = measure_prefill(model, options.prompt, depth, options.repeats, logits);
     if (human) fmt::print("prefill {:>5} at depth {:>6}: {:>8.1f} tokens/s\n", options.prompt, depth, speed);
@@ -148,6 +148,8 @@ void add_bench(CLI::App& app) {
   add_option(*command, "--gen", options->generate, "decode steps; 0: none")->capture_default_str();
   add_option(*command, "--depth", options->depths, "tokens that are in the cache before, e.g. 0,4096,16384")
       ->delimiter(',');
+  add_option(*command, "--prefill-depth", options->prefill_depths, "the same for the prefill (default: as --depth)")
+      ->delimiter(',');
   add_option(*command, "--batch", options->batches, "rows per decode step, e.g. 1,4,8,16")->delimiter(',');
   add_option(*command, "--repeat", options->repeats, "prefills per depth; the median counts")
       ->check(CLI::Range(1, 1000))
@@ -156,6 +158,7 @@ void add_bench(CLI::App& app) {
   command->footer("Examples:\n  snug bench smollm2-135m\n  snug bench qwen2.5-coder-0.5b --depth 0,4096,16384 --json");
   command->callback([options] {
     if (options->batches.empty()) options->batches = {1};
+    if (options->prefill_depths.empty()) options->prefill_depths = options->depths;
     run_bench(*options);
   });
 }
