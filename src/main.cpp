@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   snug::add_show(app);
   snug::add_bench(app);
   snug::add_eval(app);
+  snug::add_tokenize(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -12,5 +12,6 @@ void add_rm(CLI::App& app);
 void add_show(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
+void add_tokenize(CLI::App& app);
 
 }  // namespace snug

@@ -36,7 +36,7 @@ struct Q8Rows {
 
   static constexpr std::uint32_t kNoGroup = 0xFFFFFFFF;
 
-  static constexpr std::size_t fine_groups_for(std::size_t k) { return (k / 32 + 7) / 8; }
+  static constexpr std::size_t fine_groups_for(std::size_t k) { return k < 512 ? 1 : k / 256; }
   static constexpr std::size_t stride_for(std::size_t k) {
     const std::size_t fine = fine_groups_for(k);
     return ((Q8Plane::bytes_for(k) + Q8Plane::bytes_for(fine * 32) + fine * 4 + 4 + 63) / 64 | 1) * 64;

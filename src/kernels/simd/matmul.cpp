@@ -65,22 +65,27 @@ SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16
   }
 }
 
-/// Few rows: straight from the packed block.
+/// How far ahead weights are fetched: what memory delivers within its latency, and more.
+constexpr std::size_t kAhead = 4096;
+
+/// Few rows, `valid` of them (the others repeat the last): straight from the packed block.
 template <DType type, int rows>
-void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Q8Rows& q8, std::size_t row0,
+void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Q8Rows& q8, std::size_t valid,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows], fine[rows];
   const std::uint32_t *index[rows], *first[rows];
   F32x16 sums[rows], fine_sums[rows];
   for (int r = 0; r < rows; ++r) {
-    const std::size_t row = row0 + static_cast<std::size_t>(r);
+    const std::size_t row = std::min(static_cast<std::size_t>(r), valid - 1);
     x[r] = q8.plane(row);
     fine[r] = q8.fine(row);
     index[r] = first[r] = q8.fine_index(row);
     sums[r] = fine_sums[r] = zero();
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
+    if constexpr (rows <= 4)
+      for (std::size_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(block + kAhead + line, 0, 3);
     const auto state = U::begin(block);
     SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b) {
@@ -96,7 +101,7 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
         }
     }
   }
-  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, add(sums[r], fine_sums[r]));
+  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, add(sums[r], fine_sums[r]));
 }
 
 /// A brick as it lies in a panel.
@@ -123,19 +128,20 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   }
 }
 
+/// Rows [row0, row0 + valid) of x; up to `rows` the last one is repeated.
 template <DType type, int rows>
 void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Rows& q8, std::size_t row0,
-                    float* y, std::size_t y_stride) {
+                    std::size_t valid, float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows];
   F32x16 sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = q8.plane(row0 + static_cast<std::size_t>(r));
+    x[r] = q8.plane(row0 + std::min(static_cast<std::size_t>(r), valid - 1));
     sums[r] = zero();
   }
   for (std::size_t k32 = 0; k32 < bricks; ++k32)
     multiply<U, rows>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
-  for (int r = 0; r < rows; ++r) store(y + static_cast<std::size_t>(r) * y_stride, sums[r]);
+  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, sums[r]);
 }
 
 /// y += the fine planes of `rows` rows, for `groups` panels at once: their chains of sums are independent.
@@ -166,14 +172,15 @@ template <DType type>
 struct Product {
   using U = Unpack<type>;
   using GroupFn = void (*)(Block, std::size_t, std::size_t, const Q8Rows&, std::size_t, float*, std::size_t);
-  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, float*, std::size_t);
-  static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 3>,
-                                       multiply_group<type, 4>, multiply_group<type, 5>, multiply_group<type, 6>,
-                                       multiply_group<type, 7>, multiply_group<type, 8>};
-  static constexpr PanelFn kPanel[] = {multiply_panel<type, 1>,  multiply_panel<type, 2>,  multiply_panel<type, 3>,
-                                       multiply_panel<type, 4>,  multiply_panel<type, 5>,  multiply_panel<type, 6>,
-                                       multiply_panel<type, 7>,  multiply_panel<type, 8>,  multiply_panel<type, 9>,
-                                       multiply_panel<type, 10>, multiply_panel<type, 11>, multiply_panel<type, 12>};
+  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, std::size_t, float*,
+                           std::size_t);
+  // Not every number of rows has code of its own: it would take minutes to compile.
+  static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
+                                       multiply_group<type, 4>, multiply_group<type, 6>, multiply_group<type, 6>,
+                                       multiply_group<type, 8>, multiply_group<type, 8>};
+  static constexpr PanelFn kPanel[] = {multiply_panel<type, 4>, multiply_panel<type, 8>, multiply_panel<type, 10>,
+                                       multiply_panel<type, 12>};
+  static constexpr std::size_t kPanelRows[] = {4, 8, 10, 12};
 
   using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, std::size_t, float*,
                           std::size_t);
@@ -187,7 +194,7 @@ struct Product {
     const std::size_t group_bytes = blocks * block_bytes;
     if (x.rows <= kDirect) {
       for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
-        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, x, 0, y, y_stride);
+        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, x, x.rows, y, y_stride);
       return;
     }
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
@@ -199,8 +206,9 @@ struct Product {
         unpack_panel<type>(w.data + (g + i) * group_bytes, block_bytes, blocks, panel + i * bricks);
       for (std::size_t row = 0; row < x.rows; row += tile) {
         const std::size_t n = std::min(tile, x.rows - row);
+        const auto size = std::lower_bound(std::begin(kPanelRows), std::end(kPanelRows), n) - std::begin(kPanelRows);
         for (std::size_t i = 0; i < count; ++i)
-          kPanel[n - 1](panel + i * bricks, bricks, x, row, y + row * y_stride + i * kTileRows, y_stride);
+          kPanel[size](panel + i * bricks, bricks, x, row, n, y + row * y_stride + i * kTileRows, y_stride);
         for (std::size_t i = 0; i < count; i += 4)
           kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, x, row, n,
                                                          y + row * y_stride + i * kTileRows, y_stride);

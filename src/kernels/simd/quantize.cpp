@@ -1,9 +1,7 @@
 // Activations to int8 (kernels/q8_rows.hpp).
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <functional>
 
 #include "kernels/kernels.hpp"
 #include "kernels/simd/f32.hpp"
@@ -49,19 +47,21 @@ SNUG_INLINE void quantize_group(F32x16& a, F32x16& b, const Q8Plane& out, std::s
 
 /// The `count` groups with the largest scales (of equal ones the first), ascending.
 void choose_groups(const float* scale, std::size_t groups, std::size_t count, std::uint32_t* out) {
-  constexpr std::size_t kMany = 4096;
-  std::uint64_t keys[kMany];
-  // Rows longer than any model's are chosen from piece by piece.
-  for (std::size_t from = 0; from < groups; from += kMany) {
-    const std::size_t n = std::min(kMany, groups - from), take = std::min(count, (n + 7) / 8);
-    for (std::size_t i = 0; i < n; ++i)
-      keys[i] = std::uint64_t{std::bit_cast<std::uint32_t>(scale[from + i])} << 32 | (0xFFFFFFFFu - (from + i));
-    std::nth_element(keys, keys + take, keys + n, std::greater<>());
-    for (std::size_t i = 0; i < take; ++i) out[i] = 0xFFFFFFFFu - static_cast<std::uint32_t>(keys[i]);
-    std::sort(out, out + take);
-    out += take;
-    count -= take;
+  const auto larger = [scale](std::uint32_t a, std::uint32_t b) {
+    return scale[a] != scale[b] ? scale[a] > scale[b] : a < b;
+  };
+  // A heap of the best so far, the least of them on top: most groups are turned away by one comparison.
+  for (std::uint32_t g = 0; g < groups; ++g) {
+    if (g < count) {
+      out[g] = g;
+      std::push_heap(out, out + g + 1, larger);
+    } else if (scale[g] > scale[out[0]]) {
+      std::pop_heap(out, out + count, larger);
+      out[count - 1] = g;
+      std::push_heap(out, out + count, larger);
+    }
   }
+  std::sort(out, out + count);
 }
 
 }  // namespace
