@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 namespace snug {
@@ -8,5 +9,16 @@ namespace snug {
 inline constexpr std::size_t kPanelBytes = 512 * 1024;
 /// Bytes of an unpacked brick of 16 x 32 values at most: values, two scales, two minimums.
 inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
+
+/// Rows of x that are multiplied together.
+inline constexpr std::size_t kTileInputs = 12;
+
+/// Scratch: the panel, then what the accumulators of a tile start from.
+inline constexpr std::size_t panel_bytes(std::size_t cols) {
+  return std::max(kPanelBytes, cols / 32 * kPanelBrickBytes);
+}
+inline constexpr std::size_t starts_bytes(std::size_t cols) {
+  return kTileInputs * (cols / 16 + 2) * 4;
+}
 
 }  // namespace snug

@@ -70,7 +70,7 @@ const KernelTable& kernels() {
 }
 
 std::size_t matmul_scratch_bytes(std::size_t cols) {
-  return std::max(kPanelBytes, cols / 32 * kPanelBrickBytes);
+  return panel_bytes(cols) + starts_bytes(cols);
 }
 
 }  // namespace snug

@@ -15,12 +15,33 @@ namespace snug::SNUG_ISA_NS {
 
 namespace {
 
-/// What the accumulator of 16 values (sum over [16 j, 16 j + 16)) starts from.
+/// What 16 (or 32) products are too large by, per unit of the sum of x: the accumulators start from minus that.
 template <class U>
-SNUG_INLINE I32x16 start(std::int32_t negative_sum) {
-  if constexpr (U::kOffset >= 0) return set1_i32(negative_sum * (1 << U::kOffset));
-  if constexpr (U::kSigned && kBiasSigned) return set1_i32(negative_sum * 128);
-  return set1_i32(0);
+constexpr std::int32_t kExcess = U::kOffset >= 0             ? 1 << std::max(U::kOffset, 0)
+                                 : U::kSigned && kBiasSigned ? 128
+                                                             : 0;
+
+/// Whether Q8Plane::negative_sum holds finished starts, one per scale of a brick (prepare_starts), or sums as they
+/// come.
+enum class Starts { computed, prepared };
+
+template <class U, Starts starts>
+SNUG_INLINE I32x16 start(const Q8Plane& x, std::size_t k32, int s) {
+  if constexpr (kExcess<U> == 0) return set1_i32(0);
+  if constexpr (starts == Starts::prepared)
+    return set1_i32(x.negative_sum[k32 * U::kScales + static_cast<std::size_t>(s)]);
+  const std::int32_t* negative = x.negative_sum + 2 * k32;
+  return set1_i32((U::kScales == 2 ? negative[s] : negative[0] + negative[1]) * kExcess<U>);
+}
+
+/// The same for all of a plane of `groups` groups, once for many columns; returns the plane with them.
+template <class U>
+Q8Plane prepare_starts(Q8Plane x, std::size_t groups, std::int32_t* out) {
+  if constexpr (kExcess<U> == 0) return x;
+  for (std::size_t i = 0; i < groups * U::kScales; ++i)
+    out[i] = kExcess<U> * (U::kScales == 2 ? x.negative_sum[i] : x.negative_sum[2 * i] + x.negative_sum[2 * i + 1]);
+  x.negative_sum = out;
+  return x;
 }
 
 template <class U>
@@ -39,16 +60,14 @@ SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Q8Plane& x, s
 }
 
 /// One brick for `rows` rows of x: sums[r] += what the brick contributes.
-template <class U, int rows>
+template <class U, int rows, Starts starts>
 SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16* min, const Q8Plane* x,
                           std::size_t k32, F32x16* sums) {
   constexpr int kGroups = 8 / U::kScales;
   for (int s = 0; s < U::kScales; ++s) {
     I32x16 acc[rows];
-    for (int r = 0; r < rows; ++r) {
-      const std::int32_t* negative = x[r].negative_sum + 2 * k32;
-      acc[r] = start<U>(U::kScales == 2 ? negative[s] : negative[0] + negative[1]);
-    }
+    SNUG_UNROLL(12)
+    for (int r = 0; r < rows; ++r) acc[r] = start<U, starts>(x[r], k32, s);
     SNUG_UNROLL(8)
     for (int g = 0; g < kGroups; ++g) {
       const U32x16 w = bytes[s * kGroups + g];
@@ -92,12 +111,12 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
       Brick brick;
       U::brick(block, state, b, brick);
       const std::size_t k32 = i * U::kBricks + static_cast<std::size_t>(b);
-      multiply<U, rows>(brick.bytes, brick.scale, brick.min, x, k32, sums);
+      multiply<U, rows, Starts::computed>(brick.bytes, brick.scale, brick.min, x, k32, sums);
       SNUG_UNROLL(8)
       for (int r = 0; r < rows; ++r)
         if (*index[r] == k32) {
           const auto f = static_cast<std::size_t>(index[r]++ - first[r]);
-          multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
+          multiply<U, 1, Starts::computed>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
         }
     }
   }
@@ -128,52 +147,47 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   }
 }
 
-/// Rows [row0, row0 + valid) of x; up to `rows` the last one is repeated.
+/// `valid` planes of x; up to `rows` the last one is repeated.
 template <DType type, int rows>
-void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Rows& q8, std::size_t row0,
-                    std::size_t valid, float* y, std::size_t y_stride) {
+void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Plane* planes, std::size_t valid,
+                    float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows];
   F32x16 sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = q8.plane(row0 + std::min(static_cast<std::size_t>(r), valid - 1));
+    x[r] = planes[std::min(static_cast<std::size_t>(r), valid - 1)];
     sums[r] = zero();
   }
   for (std::size_t k32 = 0; k32 < bricks; ++k32)
-    multiply<U, rows>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
+    multiply<U, rows, Starts::prepared>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
   for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, sums[r]);
 }
 
-/// y += the fine planes of `rows` rows, for `groups` panels at once: their chains of sums are independent.
+/// y += the fine plane of one row, for `groups` panels at once: their chains of sums are independent.
 template <DType type, int groups>
-void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Rows& q8, std::size_t row0,
-                   std::size_t rows, float* y, std::size_t y_stride) {
+void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Plane& fine,
+                   const std::uint32_t* index, std::size_t fine_groups, float* y) {
   using U = Unpack<type>;
-  for (std::size_t row = row0; row < row0 + rows; ++row, y += y_stride) {
-    const Q8Plane fine = q8.fine(row);
-    const std::uint32_t* index = q8.fine_index(row);
-    F32x16 sums[groups];
-    for (auto& sum : sums) sum = zero();
-    for (std::size_t f = 0; f < q8.fine_groups(); ++f) {
-      SNUG_UNROLL(4)
-      for (int g = 0; g < groups; ++g) {
-        const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + index[f]];
-        multiply<U, 1>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[g]);
-      }
+  F32x16 sums[groups];
+  for (auto& sum : sums) sum = zero();
+  for (std::size_t f = 0; f < fine_groups; ++f) {
+    SNUG_UNROLL(4)
+    for (int g = 0; g < groups; ++g) {
+      const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + index[f]];
+      multiply<U, 1, Starts::prepared>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[g]);
     }
-    for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g]));
   }
+  for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g]));
 }
 
-constexpr std::size_t kTile = 12;   // rows of x whose accumulators fit into registers
-constexpr std::size_t kDirect = 8;  // up to so many rows are multiplied without a panel
+constexpr std::size_t kTile = kTileInputs;  // rows of x whose accumulators fit into registers
+constexpr std::size_t kDirect = 8;          // up to so many rows are multiplied without a panel
 
 template <DType type>
 struct Product {
   using U = Unpack<type>;
   using GroupFn = void (*)(Block, std::size_t, std::size_t, const Q8Rows&, std::size_t, float*, std::size_t);
-  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, std::size_t, float*,
-                           std::size_t);
+  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Plane*, std::size_t, float*, std::size_t);
   // Not every number of rows has code of its own: it would take minutes to compile.
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
                                        multiply_group<type, 4>, multiply_group<type, 6>, multiply_group<type, 6>,
@@ -182,8 +196,7 @@ struct Product {
                                        multiply_panel<type, 12>};
   static constexpr std::size_t kPanelRows[] = {4, 8, 10, 12};
 
-  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Rows&, std::size_t, std::size_t, float*,
-                          std::size_t);
+  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Plane&, const std::uint32_t*, std::size_t, float*);
   static constexpr FineFn kFine[] = {multiply_fine<type, 1>, multiply_fine<type, 2>, multiply_fine<type, 3>,
                                      multiply_fine<type, 4>};
 
@@ -198,21 +211,32 @@ struct Product {
       return;
     }
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
+    auto* starts = reinterpret_cast<std::int32_t*>(scratch + panel_bytes(w.cols));
     const std::size_t panel_groups = std::max<std::size_t>(1, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
     const std::size_t tiles = (x.rows + kTile - 1) / kTile, tile = (x.rows + tiles - 1) / tiles;
     for (std::size_t g = group_begin; g < group_end; g += panel_groups, y += panel_groups * kTileRows) {
       const std::size_t count = std::min(panel_groups, group_end - g);
       for (std::size_t i = 0; i < count; ++i)
         unpack_panel<type>(w.data + (g + i) * group_bytes, block_bytes, blocks, panel + i * bricks);
-      for (std::size_t row = 0; row < x.rows; row += tile) {
-        const std::size_t n = std::min(tile, x.rows - row);
-        const auto size = std::lower_bound(std::begin(kPanelRows), std::end(kPanelRows), n) - std::begin(kPanelRows);
-        for (std::size_t i = 0; i < count; ++i)
-          kPanel[size](panel + i * bricks, bricks, x, row, n, y + row * y_stride + i * kTileRows, y_stride);
-        for (std::size_t i = 0; i < count; i += 4)
-          kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, x, row, n,
-                                                         y + row * y_stride + i * kTileRows, y_stride);
-      }
+      for (std::size_t row = 0; row < x.rows; row += tile)
+        multiply_tile(panel, count, bricks, x, row, std::min(tile, x.rows - row), y + row * y_stride, y_stride, starts);
+    }
+  }
+
+  /// `n` rows of x with `count` panels.
+  static void multiply_tile(const PanelBrick<U>* panel, std::size_t count, std::size_t bricks, const Q8Rows& x,
+                            std::size_t row, std::size_t n, float* y, std::size_t y_stride, std::int32_t* starts) {
+    Q8Plane planes[kTile];
+    for (std::size_t r = 0; r < n; ++r)
+      planes[r] = prepare_starts<U>(x.plane(row + r), bricks, starts + r * bricks * U::kScales);
+    const auto size = std::lower_bound(std::begin(kPanelRows), std::end(kPanelRows), n) - std::begin(kPanelRows);
+    for (std::size_t i = 0; i < count; ++i)
+      kPanel[size](panel + i * bricks, bricks, planes, n, y + i * kTileRows, y_stride);
+    for (std::size_t r = 0; r < n; ++r) {
+      const Q8Plane fine = prepare_starts<U>(x.fine(row + r), x.fine_groups(), starts);
+      for (std::size_t i = 0; i < count; i += 4)
+        kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, fine, x.fine_index(row + r),
+                                                       x.fine_groups(), y + r * y_stride + i * kTileRows);
     }
   }
 };
