@@ -13,12 +13,12 @@ inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
 /// Rows of x that are multiplied together.
 inline constexpr std::size_t kTileInputs = 12;
 
-/// Scratch: the panel, then what the accumulators of a tile start from.
+/// Scratch: the panel, then what the accumulators of a tile of rows and of their fine planes start from.
 inline constexpr std::size_t panel_bytes(std::size_t cols) {
   return std::max(kPanelBytes, cols / 32 * kPanelBrickBytes);
 }
 inline constexpr std::size_t starts_bytes(std::size_t cols) {
-  return kTileInputs * (cols / 16 + 2) * 4;
+  return kTileInputs * (cols / 16 + cols / 128 + 2) * 4;
 }
 
 }  // namespace snug

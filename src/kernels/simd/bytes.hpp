@@ -94,6 +94,17 @@ SNUG_INLINE I32x16 dot_unsigned(I32x16 acc, U32x16 w, const std::int8_t* a) {
 #endif
 }
 
+/// The same, where registers are short: the words of x come from memory with each product. (Left to itself, the
+/// compiler loads them early and spills them.)
+SNUG_INLINE I32x16 dot_unsigned_in_place(I32x16 acc, U32x16 w, const std::int8_t* a) {
+#if defined(SNUG_ISA_avx512)
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(w), "m"(*reinterpret_cast<const std::int8_t(*)[4]>(a)));
+  return acc;
+#else
+  return dot_unsigned(acc, w, a);
+#endif
+}
+
 /// The same for weights in [-127, 127], as ready_signed() returns them.
 SNUG_INLINE I32x16 dot_signed(I32x16 acc, U32x16 w, const std::int8_t* a) {
 #if defined(SNUG_ISA_avx512) || defined(SNUG_ISA_neon)

@@ -21,32 +21,44 @@ constexpr std::int32_t kExcess = U::kOffset >= 0             ? 1 << std::max(U::
                                  : U::kSigned && kBiasSigned ? 128
                                                              : 0;
 
-/// Whether Q8Plane::negative_sum holds finished starts, one per scale of a brick (prepare_starts), or sums as they
-/// come.
-enum class Starts { computed, prepared };
+/// A row of x with negative_sum replaced by what accumulators start from, one per scale of a brick.
+struct Row {
+  Q8Plane plane, fine;
+  const std::uint32_t* fine_index;
+  std::size_t fine_groups;
+};
 
-template <class U, Starts starts>
-SNUG_INLINE I32x16 start(const Q8Plane& x, std::size_t k32, int s) {
-  if constexpr (kExcess<U> == 0) return set1_i32(0);
-  if constexpr (starts == Starts::prepared)
-    return set1_i32(x.negative_sum[k32 * U::kScales + static_cast<std::size_t>(s)]);
-  const std::int32_t* negative = x.negative_sum + 2 * k32;
-  return set1_i32((U::kScales == 2 ? negative[s] : negative[0] + negative[1]) * kExcess<U>);
-}
-
-/// The same for all of a plane of `groups` groups, once for many columns; returns the plane with them.
 template <class U>
-Q8Plane prepare_starts(Q8Plane x, std::size_t groups, std::int32_t* out) {
-  if constexpr (kExcess<U> == 0) return x;
+void prepare_starts(Q8Plane& x, std::size_t groups, std::int32_t*& out) {
+  if constexpr (kExcess<U> == 0) return;
   for (std::size_t i = 0; i < groups * U::kScales; ++i)
     out[i] = kExcess<U> * (U::kScales == 2 ? x.negative_sum[i] : x.negative_sum[2 * i] + x.negative_sum[2 * i + 1]);
   x.negative_sum = out;
-  return x;
+  out += groups * U::kScales;
 }
 
 template <class U>
+void prepare_rows(const Q8Rows& x, std::size_t row, std::size_t count, std::int32_t* starts, Row* out) {
+  for (std::size_t r = 0; r < count; ++r) {
+    out[r] = {x.plane(row + r), x.fine(row + r), x.fine_index(row + r), x.fine_groups()};
+    prepare_starts<U>(out[r].plane, x.k / 32, starts);
+    prepare_starts<U>(out[r].fine, x.fine_groups(), starts);
+  }
+}
+
+template <class U>
+SNUG_INLINE I32x16 start(const Q8Plane& x, std::size_t k32, int s) {
+  if constexpr (kExcess<U> == 0) return set1_i32(0);
+  return set1_i32(x.negative_sum[k32 * U::kScales + static_cast<std::size_t>(s)]);
+}
+
+/// Where the weights of a product are: in a panel in memory, or in registers just unpacked.
+enum class Weights { panel, registers };
+
+template <class U, Weights weights>
 SNUG_INLINE I32x16 dot(I32x16 acc, U32x16 w, const std::int8_t* a) {
-  if constexpr (U::kSigned) return dot_signed(acc, w, a);
+  if constexpr (U::kSigned && !kBiasSigned) return dot_signed(acc, w, a);
+  if constexpr (weights == Weights::registers) return dot_unsigned_in_place(acc, w, a);
   return dot_unsigned(acc, w, a);
 }
 
@@ -60,20 +72,20 @@ SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Q8Plane& x, s
 }
 
 /// One brick for `rows` rows of x: sums[r] += what the brick contributes.
-template <class U, int rows, Starts starts>
+template <class U, int rows, Weights weights>
 SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16* min, const Q8Plane* x,
                           std::size_t k32, F32x16* sums) {
   constexpr int kGroups = 8 / U::kScales;
   for (int s = 0; s < U::kScales; ++s) {
     I32x16 acc[rows];
     SNUG_UNROLL(12)
-    for (int r = 0; r < rows; ++r) acc[r] = start<U, starts>(x[r], k32, s);
+    for (int r = 0; r < rows; ++r) acc[r] = start<U>(x[r], k32, s);
     SNUG_UNROLL(8)
     for (int g = 0; g < kGroups; ++g) {
       const U32x16 w = bytes[s * kGroups + g];
       SNUG_UNROLL(12)
       for (int r = 0; r < rows; ++r)
-        acc[r] = dot<U>(acc[r], w, x[r].q + k32 * 32 + static_cast<std::size_t>(s * kGroups + g) * 4);
+        acc[r] = dot<U, weights>(acc[r], w, x[r].q + k32 * 32 + static_cast<std::size_t>(s * kGroups + g) * 4);
     }
     SNUG_UNROLL(12)
     for (int r = 0; r < rows; ++r) sums[r] = fma(mul(to_f32(acc[r]), set1(x[r].scale[k32])), scale[s], sums[r]);
@@ -87,36 +99,39 @@ SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16
 /// How far ahead weights are fetched: what memory delivers within its latency, and more.
 constexpr std::size_t kAhead = 4096;
 
+SNUG_INLINE void fetch_ahead(Block block, std::size_t bytes) {
+  for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + kAhead + line, 0, 3);
+}
+
 /// Few rows, `valid` of them (the others repeat the last): straight from the packed block.
 template <DType type, int rows>
-void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Q8Rows& q8, std::size_t valid,
+void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Row* inputs, std::size_t valid,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows], fine[rows];
   const std::uint32_t *index[rows], *first[rows];
   F32x16 sums[rows], fine_sums[rows];
   for (int r = 0; r < rows; ++r) {
-    const std::size_t row = std::min(static_cast<std::size_t>(r), valid - 1);
-    x[r] = q8.plane(row);
-    fine[r] = q8.fine(row);
-    index[r] = first[r] = q8.fine_index(row);
+    const Row& row = inputs[std::min(static_cast<std::size_t>(r), valid - 1)];
+    x[r] = row.plane;
+    fine[r] = row.fine;
+    index[r] = first[r] = row.fine_index;
     sums[r] = fine_sums[r] = zero();
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
-    if constexpr (rows <= 4)
-      for (std::size_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(block + kAhead + line, 0, 3);
+    fetch_ahead(block, block_bytes);
     const auto state = U::begin(block);
     SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b) {
       Brick brick;
       U::brick(block, state, b, brick);
       const std::size_t k32 = i * U::kBricks + static_cast<std::size_t>(b);
-      multiply<U, rows, Starts::computed>(brick.bytes, brick.scale, brick.min, x, k32, sums);
+      multiply<U, rows, Weights::registers>(brick.bytes, brick.scale, brick.min, x, k32, sums);
       SNUG_UNROLL(8)
       for (int r = 0; r < rows; ++r)
         if (*index[r] == k32) {
           const auto f = static_cast<std::size_t>(index[r]++ - first[r]);
-          multiply<U, 1, Starts::computed>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
+          multiply<U, 1, Weights::registers>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
         }
     }
   }
@@ -135,6 +150,7 @@ template <DType type>
 void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, PanelBrick<Unpack<type>>* out) {
   using U = Unpack<type>;
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
+    fetch_ahead(block, block_bytes);
     const auto state = U::begin(block);
     SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b, ++out) {
@@ -147,34 +163,33 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   }
 }
 
-/// `valid` planes of x; up to `rows` the last one is repeated.
+/// `valid` rows of x; up to `rows` the last one is repeated.
 template <DType type, int rows>
-void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Plane* planes, std::size_t valid,
+void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Row* inputs, std::size_t valid,
                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows];
   F32x16 sums[rows];
   for (int r = 0; r < rows; ++r) {
-    x[r] = planes[std::min(static_cast<std::size_t>(r), valid - 1)];
+    x[r] = inputs[std::min(static_cast<std::size_t>(r), valid - 1)].plane;
     sums[r] = zero();
   }
   for (std::size_t k32 = 0; k32 < bricks; ++k32)
-    multiply<U, rows, Starts::prepared>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
+    multiply<U, rows, Weights::panel>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
   for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, sums[r]);
 }
 
 /// y += the fine plane of one row, for `groups` panels at once: their chains of sums are independent.
 template <DType type, int groups>
-void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Q8Plane& fine,
-                   const std::uint32_t* index, std::size_t fine_groups, float* y) {
+void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Row& x, float* y) {
   using U = Unpack<type>;
   F32x16 sums[groups];
   for (auto& sum : sums) sum = zero();
-  for (std::size_t f = 0; f < fine_groups; ++f) {
+  for (std::size_t f = 0; f < x.fine_groups; ++f) {
     SNUG_UNROLL(4)
     for (int g = 0; g < groups; ++g) {
-      const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + index[f]];
-      multiply<U, 1, Starts::prepared>(brick.bytes, brick.scale, brick.min, &fine, f, &sums[g]);
+      const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + x.fine_index[f]];
+      multiply<U, 1, Weights::panel>(brick.bytes, brick.scale, brick.min, &x.fine, f, &sums[g]);
     }
   }
   for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g]));
@@ -186,8 +201,8 @@ constexpr std::size_t kDirect = 8;          // up to so many rows are multiplied
 template <DType type>
 struct Product {
   using U = Unpack<type>;
-  using GroupFn = void (*)(Block, std::size_t, std::size_t, const Q8Rows&, std::size_t, float*, std::size_t);
-  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Plane*, std::size_t, float*, std::size_t);
+  using GroupFn = void (*)(Block, std::size_t, std::size_t, const Row*, std::size_t, float*, std::size_t);
+  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Row*, std::size_t, float*, std::size_t);
   // Not every number of rows has code of its own: it would take minutes to compile.
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
                                        multiply_group<type, 4>, multiply_group<type, 6>, multiply_group<type, 6>,
@@ -196,7 +211,7 @@ struct Product {
                                        multiply_panel<type, 12>};
   static constexpr std::size_t kPanelRows[] = {4, 8, 10, 12};
 
-  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Q8Plane&, const std::uint32_t*, std::size_t, float*);
+  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Row&, float*);
   static constexpr FineFn kFine[] = {multiply_fine<type, 1>, multiply_fine<type, 2>, multiply_fine<type, 3>,
                                      multiply_fine<type, 4>};
 
@@ -205,13 +220,15 @@ struct Product {
     const std::size_t block_bytes = kTileRows * dtype_info(type).block_bytes;
     const std::size_t bricks = w.cols / 32, blocks = bricks / U::kBricks;
     const std::size_t group_bytes = blocks * block_bytes;
+    auto* starts = reinterpret_cast<std::int32_t*>(scratch + panel_bytes(w.cols));
     if (x.rows <= kDirect) {
+      Row rows[kDirect];
+      prepare_rows<U>(x, 0, x.rows, starts, rows);
       for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
-        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, x, x.rows, y, y_stride);
+        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, rows, x.rows, y, y_stride);
       return;
     }
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
-    auto* starts = reinterpret_cast<std::int32_t*>(scratch + panel_bytes(w.cols));
     const std::size_t panel_groups = std::max<std::size_t>(1, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
     const std::size_t tiles = (x.rows + kTile - 1) / kTile, tile = (x.rows + tiles - 1) / tiles;
     for (std::size_t g = group_begin; g < group_end; g += panel_groups, y += panel_groups * kTileRows) {
@@ -226,18 +243,15 @@ struct Product {
   /// `n` rows of x with `count` panels.
   static void multiply_tile(const PanelBrick<U>* panel, std::size_t count, std::size_t bricks, const Q8Rows& x,
                             std::size_t row, std::size_t n, float* y, std::size_t y_stride, std::int32_t* starts) {
-    Q8Plane planes[kTile];
-    for (std::size_t r = 0; r < n; ++r)
-      planes[r] = prepare_starts<U>(x.plane(row + r), bricks, starts + r * bricks * U::kScales);
+    Row rows[kTile];
+    prepare_rows<U>(x, row, n, starts, rows);
     const auto size = std::lower_bound(std::begin(kPanelRows), std::end(kPanelRows), n) - std::begin(kPanelRows);
     for (std::size_t i = 0; i < count; ++i)
-      kPanel[size](panel + i * bricks, bricks, planes, n, y + i * kTileRows, y_stride);
-    for (std::size_t r = 0; r < n; ++r) {
-      const Q8Plane fine = prepare_starts<U>(x.fine(row + r), x.fine_groups(), starts);
+      kPanel[size](panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride);
+    for (std::size_t r = 0; r < n; ++r)
       for (std::size_t i = 0; i < count; i += 4)
-        kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, fine, x.fine_index(row + r),
-                                                       x.fine_groups(), y + r * y_stride + i * kTileRows);
-    }
+        kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, rows[r],
+                                                       y + r * y_stride + i * kTileRows);
   }
 };
 
