@@ -23,3 +23,8 @@ add_executable(snug src/main.cpp)
 target_link_libraries(snug PRIVATE snug_cli)
 target_compile_definitions(snug_cli PUBLIC SNUG_VERSION="${PROJECT_VERSION}")
 snug_warnings(snug)
+
+# Checks and measurements that are not tests.
+add_executable(same_answer bench/same_answer.cpp)
+target_link_libraries(same_answer PRIVATE snug_generate)
+snug_warnings(same_answer)

@@ -222,6 +222,7 @@ void add_run(CLI::App& app) {
       ->capture_default_str();
   add_option(*command, "--seed", o.sampler.seed, "the same seed gives the same answer (default: random)");
   command->add_option("--stop", o.generate.stop, "end before this text (may be given several times)");
+  command->add_flag("--ignore-eos", o.generate.ignore_end, "go on after the end of the text");
   add_option(*command, "--speculate", o.generate.speculate,
              "draft so many tokens by prompt look-up; never changes the answer")
       ->check(CLI::Range(0, 64));

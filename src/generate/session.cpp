@@ -134,6 +134,7 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
     result.reason = reason;
     return result;
   };
+  const auto ends = [&](TokenId token) { return !options.ignore_end && model_.tokenizer().is_end(token); };
   const Stopwatch watch(stats_.generate_seconds);
   while (true) {
     if (result.tokens.size() >= options.max_tokens) return finish(StopReason::max_tokens);
@@ -149,7 +150,7 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
         draft.clear();
         rewind(history_.size());
       }
-      if (model_.tokenizer().is_end(token)) return finish(StopReason::end_of_text);
+      if (ends(token)) return finish(StopReason::end_of_text);
       if (history_.size() >= context()) return finish(StopReason::context_full);
       std::vector<TokenId> step{token};
       if (options.speculate > 0) {
@@ -163,7 +164,7 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
       history_.resize(history_.size() - draft.size());
       next_row_ = 0;
     }
-    if (model_.tokenizer().is_end(token)) return finish(StopReason::end_of_text);
+    if (ends(token)) return finish(StopReason::end_of_text);
     result.tokens.push_back(token);
     ++stats_.generated_tokens;
     give(filter.push(decoder.push(model_.tokenizer().piece(token))));

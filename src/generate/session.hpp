@@ -16,6 +16,7 @@ struct GenerateOptions {
   std::size_t max_tokens = 512;
   std::vector<std::string> stop;              ///< ends before the first of these; they are not given out
   const std::atomic<bool>* cancel = nullptr;  ///< set it to end after the current token
+  bool ignore_end = false;                    ///< go on after an end-of-text token (measurements)
   std::size_t speculate = 0;                  ///< tokens drafted by prompt look-up per step; never changes the result
 };
 
