@@ -31,12 +31,50 @@ private:
 
 class PosixFile final : public RandomAccessFile {
 public:
-  PosixFile(Descriptor fd, std::string path, Bytes size) : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+  PosixFile(Descriptor fd, std::string path, Bytes size, bool direct)
+      : fd_(std::move(fd)), path_(std::move(path)), size_(size), direct_(direct) {}
   Bytes size() const override { return size_; }
   const std::string& path() const override { return path_; }
   int descriptor() const override { return fd_.get(); }
 
   void read(Bytes offset, std::span<std::byte> into) const override {
+    if (offset > size_ || into.size() > size_ - offset)
+      fail<IoError>("{} has {} bytes: cannot read {} at {}", path_, size_, into.size(), offset);
+    if (direct_ && !aligned(offset, into))
+      read_by_blocks(offset, into);
+    else
+      read_as_asked(offset, into);
+  }
+
+private:
+  static constexpr std::size_t kBlock = 4096, kBounce = 64 * kBlock;
+
+  static bool aligned(Bytes offset, std::span<std::byte> into) {
+    return offset % kBlock == 0 && into.size() % kBlock == 0 &&
+           reinterpret_cast<std::uintptr_t>(into.data()) % kBlock == 0;
+  }
+
+  /// Direct reads want whole blocks: they go through a buffer of their own.
+  void read_by_blocks(Bytes offset, std::span<std::byte> into) const {
+    const std::unique_ptr<std::byte, decltype(&std::free)> bounce(
+        static_cast<std::byte*>(std::aligned_alloc(kBlock, kBounce)), std::free);
+    if (!bounce) fail<IoError>("cannot read {}: no memory", path_);
+    while (!into.empty()) {
+      const Bytes begin = offset / kBlock * kBlock;
+      const std::size_t skip = static_cast<std::size_t>(offset - begin);
+      const ssize_t n = pread(fd_.get(), bounce.get(), kBounce, static_cast<off_t>(begin));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail<IoError>("cannot read {} at {}: {}", path_, offset, std::strerror(errno));
+      if (static_cast<std::size_t>(n) <= skip)
+        fail<IoError>("{} ends at {}: it is shorter than expected", path_, offset);
+      const std::size_t got = std::min(into.size(), static_cast<std::size_t>(n) - skip);
+      std::memcpy(into.data(), bounce.get() + skip, got);
+      offset += got;
+      into = into.subspan(got);
+    }
+  }
+
+  void read_as_asked(Bytes offset, std::span<std::byte> into) const {
     while (!into.empty()) {
       const ssize_t n = pread(fd_.get(), into.data(), into.size(), static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
@@ -47,10 +85,10 @@ public:
     }
   }
 
-private:
   Descriptor fd_;
   std::string path_;
   Bytes size_;
+  bool direct_;
 };
 
 void write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
@@ -67,13 +105,14 @@ void write_all(int fd, const std::string& path, std::span<const std::byte> bytes
 std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching caching) {
   int fd = -1;
   if (caching == Caching::direct) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  const bool direct = fd >= 0;
   if (fd < 0) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
   Descriptor owned(fd);
   struct stat info{};
   if (fstat(fd, &info) != 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail<IoError>("cannot open {}: not a regular file", path);
-  return std::make_unique<PosixFile>(std::move(owned), path, static_cast<Bytes>(info.st_size));
+  return std::make_unique<PosixFile>(std::move(owned), path, static_cast<Bytes>(info.st_size), direct);
 }
 
 void write_atomically(const std::string& path,

@@ -1,0 +1,191 @@
+// Sessions, samplers and the forward pass on a tiny model: the same answer however the work is split.
+
+#include "generate/session.hpp"
+
+#include <gtest/gtest.h>
+
+#include "base/error.hpp"
+#include "model/transformer.hpp"
+#include "support/tiny_model.hpp"
+
+namespace snug {
+namespace {
+
+using namespace testing_support;
+
+struct TinyEngine {
+  explicit TinyEngine(unsigned threads = 2, std::size_t max_rows = 64, Bytes budget = Ledger::kUnlimited)
+      : ledger(budget), pool(threads), model(parse(tiny_model()), ledger, pool, ModelOptions{max_rows, false}) {}
+  Ledger ledger;
+  ThreadPool pool;
+  Transformer model;
+};
+
+SamplerOptions greedy() {
+  SamplerOptions options;
+  options.temperature = 0;
+  return options;
+}
+
+struct Answer {
+  std::vector<TokenId> tokens;
+  std::uint64_t hash;
+};
+
+Answer answer(TinyEngine& s, const std::string& prompt, std::size_t speculate,
+              const SamplerOptions& sampler = greedy()) {
+  Session session(s.model, 256, sampler);
+  session.hash_logits(true);
+  session.prompt(s.model.tokenizer().encode(prompt));
+  GenerateOptions options;
+  options.max_tokens = 60;
+  options.speculate = speculate;
+  options.ignore_end = true;
+  const GenerateResult result = session.generate(options, nullptr);
+  return {result.tokens, session.stats().logits_hash};
+}
+
+const std::string kPrompt = "hello hello hello, is this the same answer? hello hello hello";
+
+TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
+  TinyEngine plain;
+  const Answer expected = answer(plain, kPrompt, 0);
+  EXPECT_EQ(expected.tokens.size(), 60u);
+  for (const unsigned threads : {1u, 3u})
+    for (const std::size_t rows : {1u, 7u, 64u})
+      for (const std::size_t speculate : {0u, 5u}) {
+        TinyEngine s(threads, rows);
+        const Answer actual = answer(s, kPrompt, speculate);
+        EXPECT_EQ(actual.tokens, expected.tokens);
+        EXPECT_EQ(actual.hash, expected.hash) << threads << " threads, " << rows << " rows, speculation " << speculate;
+      }
+}
+
+TEST(SessionTest, BatchesDoNotChangeLogits) {
+  TinyEngine s;
+  const std::size_t vocab = s.model.config().vocab_size;
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  std::vector<Row> rows;
+  for (int i = 0; i < 20; ++i) {
+    sequences.push_back(s.model.new_sequence(64));
+    for (TokenId t = 0; t < 1 + i % 3; ++t) rows.push_back({t * 7 + i, sequences.back().get(), t == i % 3});
+  }
+  std::vector<float> together(20 * vocab), alone(vocab);
+  s.model.forward(rows, together);
+  for (int i = 0; i < 20; ++i) {
+    const auto sequence = s.model.new_sequence(64);
+    for (TokenId t = 0; t < 1 + i % 3; ++t) {
+      const Row row{t * 7 + i, sequence.get(), true};
+      s.model.forward(std::span(&row, 1), alone);
+    }
+    EXPECT_EQ(0, std::memcmp(alone.data(), together.data() + static_cast<std::size_t>(i) * vocab, vocab * 4)) << i;
+  }
+}
+
+TEST(SessionTest, ANewPromptKeepsWhatItShares) {
+  TinyEngine s;
+  const Tokenizer& t = s.model.tokenizer();
+  Session session(s.model, 256, greedy());
+  session.hash_logits(true);
+  session.prompt(t.encode("The first question, and the answer"));
+  const std::size_t first = session.stats().prompt_tokens;
+  session.prompt(t.encode("The first question, and something else"));
+  EXPECT_LT(session.stats().prompt_tokens - first, 16u);
+  GenerateOptions options;
+  options.max_tokens = 10;
+  options.ignore_end = true;
+  const auto continued = session.generate(options, nullptr);
+  Session fresh(s.model, 256, greedy());
+  fresh.hash_logits(true);
+  fresh.prompt(t.encode("The first question, and something else"));
+  EXPECT_EQ(fresh.generate(options, nullptr).tokens, continued.tokens);
+  EXPECT_EQ(fresh.stats().logits_hash, session.stats().logits_hash);
+}
+
+TEST(SessionTest, AFullContextSaysSo) {
+  TinyEngine s;
+  Session session(s.model, 12, greedy());
+  EXPECT_THROW(session.prompt(s.model.tokenizer().encode("a prompt that is too long")), Error);
+  EXPECT_THROW(session.prompt({}), Error);
+  session.prompt(s.model.tokenizer().encode("12345678"));
+  GenerateOptions options;
+  options.ignore_end = true;
+  const GenerateResult result = session.generate(options, nullptr);
+  EXPECT_EQ(result.reason, StopReason::context_full);
+  EXPECT_EQ(result.tokens.size(), 4u);
+}
+
+TEST(SessionTest, StopStringsAreCutOutAndCancelStops) {
+  TinyEngine s;
+  const auto run = [&](GenerateOptions options) {
+    Session session(s.model, 256, greedy());
+    session.prompt(s.model.tokenizer().encode(kPrompt));
+    options.max_tokens = 60;
+    options.ignore_end = true;
+    return session.generate(options, nullptr);
+  };
+  const std::string text = run({}).text;
+  ASSERT_GT(text.size(), 20u);
+  GenerateOptions options;
+  options.stop = {text.substr(10, 5)};
+  const GenerateResult stopped = run(options);
+  EXPECT_EQ(stopped.reason, StopReason::stop_string);
+  EXPECT_EQ(stopped.text, text.substr(0, text.find(options.stop[0])));
+  const std::atomic<bool> cancel{true};
+  GenerateOptions cancelled;
+  cancelled.cancel = &cancel;
+  EXPECT_EQ(run(cancelled).reason, StopReason::cancelled);
+}
+
+TEST(SessionTest, ABudgetThatIsTooSmallIsAnError) {
+  EXPECT_THROW(TinyEngine(1, 64, 100 * kKiB), OutOfBudget);
+}
+
+TEST(SessionTest, BadTokensAreRefused) {
+  TinyEngine s;
+  const auto sequence = s.model.new_sequence(8);
+  std::vector<float> logits(s.model.config().vocab_size);
+  for (const TokenId bad : {-1, 272, 1 << 30}) {
+    const Row row{bad, sequence.get(), true};
+    EXPECT_THROW(s.model.forward(std::span(&row, 1), logits), Error);
+  }
+  EXPECT_EQ(sequence->length(), 0u);
+}
+
+TEST(SamplerTest, SeedsReproduceAndFiltersHold) {
+  const std::vector<float> logits{1, 5, 4.9f, -2, 3, 0};
+  SamplerOptions options;
+  options.temperature = 1;
+  options.seed = 7;
+  Sampler a(options), b(options);
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(a.sample(logits, {}), b.sample(logits, {}));
+  options.top_k = 2;
+  Sampler two(options);
+  for (int i = 0; i < 50; ++i) {
+    const TokenId id = two.sample(logits, {});
+    EXPECT_TRUE(id == 1 || id == 2);
+  }
+  options.min_p = 0.95f;
+  Sampler one(options);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(one.sample(logits, {}), 1);
+}
+
+TEST(SamplerTest, PenaltiesAndDry) {
+  const std::vector<float> logits{0, 5, 4.9f};
+  SamplerOptions options = greedy();
+  options.repetition_penalty = 1.5f;
+  EXPECT_EQ(Sampler(options).sample(logits, std::vector<TokenId>{1}), 2);
+  options = greedy();
+  options.dry_multiplier = 10;
+  // "0 2 1 0 2": 1 would prolong a repeat of two tokens.
+  EXPECT_EQ(Sampler(options).sample(logits, std::vector<TokenId>{0, 2, 1, 0, 2}), 2);
+  EXPECT_EQ(Sampler(options).sample(logits, std::vector<TokenId>{0, 2, 1}), 1);
+}
+
+TEST(LookupTest, DraftsWhatFollowedTheLatestOccurrence) {
+  EXPECT_EQ(draft_by_lookup(std::vector<TokenId>{1, 2, 3, 9, 8, 1, 2, 3}, 2), (std::vector<TokenId>{9, 8}));
+  EXPECT_TRUE(draft_by_lookup(std::vector<TokenId>{1, 2, 3, 4}, 4).empty());
+}
+
+}  // namespace
+}  // namespace snug

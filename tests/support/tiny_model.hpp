@@ -1,0 +1,93 @@
+#pragma once
+/// A llama with random weights and a byte-level vocabulary, small enough to run in milliseconds.
+
+#include <cmath>
+#include <random>
+
+#include "format/gguf.hpp"
+#include "support/gguf_writer.hpp"
+
+namespace snug::testing_support {
+
+struct TinyShape {
+  std::uint32_t vocab = 272, width = 64, layers = 2, heads = 4, kv_heads = 2, ffn = 96, context = 256;
+};
+
+/// GPT-2's printable stand-ins for bytes.
+inline std::vector<std::string> byte_tokens() {
+  std::vector<std::string> tokens;
+  unsigned next = 256;
+  for (unsigned b = 0; b < 256; ++b) {
+    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    const unsigned c = printable ? b : next++;
+    std::string utf8;
+    if (c < 128) {
+      utf8 = static_cast<char>(c);
+    } else {
+      utf8 += static_cast<char>(0xC0 | (c >> 6));
+      utf8 += static_cast<char>(0x80 | (c & 63));
+    }
+    tokens.push_back(utf8);
+  }
+  return tokens;
+}
+
+/// Tokens 0..255: bytes; 256 "he", 257 "ll", 258 "hell", 259 "<end>" (control, EOS); the rest unused.
+inline void add_tiny_tokenizer(GgufWriter& w, std::uint32_t vocab) {
+  std::vector<std::string> tokens = byte_tokens();
+  std::vector<std::int32_t> kinds(256, 1);
+  for (const char* extra : {"he", "ll", "hell"}) tokens.push_back(extra), kinds.push_back(1);
+  tokens.push_back("<end>"), kinds.push_back(3);
+  while (tokens.size() < vocab) tokens.push_back("<unused" + std::to_string(tokens.size()) + ">"), kinds.push_back(5);
+  w.add_string("tokenizer.ggml.model", "gpt2");
+  w.add_string("tokenizer.ggml.pre", "gpt-2");
+  w.add_strings("tokenizer.ggml.tokens", tokens);
+  w.add_numbers("tokenizer.ggml.token_type", 5, kinds);
+  w.add_strings("tokenizer.ggml.merges", {"h e", "l l", "he ll"});
+  w.add_u32("tokenizer.ggml.eos_token_id", 259);
+}
+
+inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
+  GgufWriter w;
+  w.add_string("general.architecture", "llama");
+  w.add_u32("llama.block_count", s.layers);
+  w.add_u32("llama.embedding_length", s.width);
+  w.add_u32("llama.context_length", s.context);
+  w.add_u32("llama.feed_forward_length", s.ffn);
+  w.add_u32("llama.attention.head_count", s.heads);
+  w.add_u32("llama.attention.head_count_kv", s.kv_heads);
+  w.add_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  add_tiny_tokenizer(w, s.vocab);
+  std::mt19937 random(seed);
+  const auto tensor = [&](const std::string& name, std::uint64_t cols, std::uint64_t rows) {
+    std::normal_distribution<float> normal(0, 1.0f / std::sqrt(static_cast<float>(cols)));
+    std::vector<float> values(cols * rows);
+    for (float& v : values) v = normal(random);
+    w.add_tensor(name, {cols, rows}, values);
+  };
+  const auto norm = [&](const std::string& name) { w.add_tensor(name, {s.width}, std::vector<float>(s.width, 1.0f)); };
+  const std::uint64_t dim = s.width / s.heads;
+  tensor("token_embd.weight", s.width, s.vocab);
+  norm("output_norm.weight");
+  for (std::uint32_t i = 0; i < s.layers; ++i) {
+    const std::string p = "blk." + std::to_string(i) + ".";
+    norm(p + "attn_norm.weight");
+    norm(p + "ffn_norm.weight");
+    tensor(p + "attn_q.weight", s.width, s.heads * dim);
+    tensor(p + "attn_k.weight", s.width, s.kv_heads * dim);
+    tensor(p + "attn_v.weight", s.width, s.kv_heads * dim);
+    tensor(p + "attn_output.weight", s.heads * dim, s.width);
+    tensor(p + "ffn_gate.weight", s.width, s.ffn);
+    tensor(p + "ffn_up.weight", s.width, s.ffn);
+    tensor(p + "ffn_down.weight", s.ffn, s.width);
+  }
+  return w.bytes();
+}
+
+inline GgufFile parse(const std::string& bytes, Bytes fail_from = ~Bytes{0}) {
+  std::vector<std::unique_ptr<RandomAccessFile>> files;
+  files.push_back(std::make_unique<MemoryFile>(bytes, fail_from));
+  return GgufFile::parse(std::move(files));
+}
+
+}  // namespace snug::testing_support
