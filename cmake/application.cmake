@@ -28,3 +28,12 @@ snug_warnings(snug)
 add_executable(same_answer bench/same_answer.cpp)
 target_link_libraries(same_answer PRIVATE snug_generate)
 snug_warnings(same_answer)
+
+add_executable(logits tools/logits_main.cpp)
+target_link_libraries(logits PRIVATE snug_model)
+snug_warnings(logits)
+
+add_executable(write_tiny_model tests/support/write_tiny_model.cpp)
+target_include_directories(write_tiny_model PRIVATE tests)
+target_link_libraries(write_tiny_model PRIVATE snug_format)
+snug_warnings(write_tiny_model)

@@ -11,6 +11,10 @@ if(SNUG_SANITIZE)
   add_link_options(-fsanitize=${SNUG_SANITIZE})
 endif()
 
+if(SNUG_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # snug_room(NAME [ROOMS ...] [LINKS ...]): the library snug_NAME from src/NAME/*.cpp, and the test
 # program test_NAME from tests/NAME/*_test.cpp. ROOMS are the rooms it may include.
 function(snug_room name)

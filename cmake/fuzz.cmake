@@ -1,0 +1,19 @@
+# The fuzz target, twice: driven over corpus and seeded mutations as a test, and (SNUG_FUZZ, clang) by libFuzzer:
+#   cmake --preset fuzz && cmake --build build/fuzz --target gguf_fuzz
+#   build/fuzz/gguf_fuzz -dict=tests/fuzz/gguf.dict NEW_FINDINGS tests/fuzz/corpus
+set(fuzz_dir ${PROJECT_SOURCE_DIR}/tests/fuzz)
+
+function(snug_fuzz_target name)
+  add_executable(${name} ${ARGN})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_link_libraries(${name} PRIVATE snug_model)
+  snug_warnings(${name})
+endfunction()
+
+snug_fuzz_target(fuzz_replay ${fuzz_dir}/gguf_fuzz.cpp ${fuzz_dir}/replay_main.cpp)
+add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_dir}/corpus 2000)
+snug_fuzz_target(write_fuzz_seeds ${fuzz_dir}/write_seeds.cpp)
+if(SNUG_FUZZ)
+  snug_fuzz_target(gguf_fuzz ${fuzz_dir}/gguf_fuzz.cpp)
+  target_link_options(gguf_fuzz PRIVATE -fsanitize=fuzzer)
+endif()
