@@ -11,7 +11,7 @@ function(snug_fuzz_target name)
 endfunction()
 
 snug_fuzz_target(fuzz_replay ${fuzz_dir}/gguf_fuzz.cpp ${fuzz_dir}/replay_main.cpp)
-add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_dir}/corpus 2000)
+add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_dir}/corpus 20000)
 snug_fuzz_target(write_fuzz_seeds ${fuzz_dir}/write_seeds.cpp)
 if(SNUG_FUZZ)
   snug_fuzz_target(gguf_fuzz ${fuzz_dir}/gguf_fuzz.cpp)

@@ -146,7 +146,7 @@ def tensors(s):
             yield p + "post_ffw_norm.weight", (width,), "norm"
         if s.get("experts"):
             n, f = s["experts"], s.get("expert_ffn", s["ffn"])
-            yield p + "ffn_gate_inp.weight", (n, width), "f32"
+            yield p + "ffn_gate_inp.weight", (n, width), "router"
             yield p + "ffn_gate_exps.weight", (n, f, width), "expert"
             yield p + "ffn_up_exps.weight", (n, f, width), "expert"
             yield p + "ffn_down_exps.weight", (n, width, f), "expert"
@@ -202,7 +202,7 @@ def add_metadata(w, s, overrides):
                     "ssm.time_step_rank": d["value_heads"], "ssm.group_count": d["key_heads"], "full_attention_interval": 4}
         if a != "qwen3next":
             r = s["rotary"] // 2
-            w.add_array(f"{a}.rope.dimension_sections", [r - 2 * (r // 3), r // 3, r // 3, 0])
+            w.add_array(f"{a}.rope.dimension_sections", [(r + 2) // 3, (r + 1) // 3, r // 3, 0])
     if g := s.get("gemma4"):
         numbers |= {"attention.key_length_swa": g["window_dim"], "attention.value_length_swa": g["window_dim"],
                     "attention.shared_kv_layers": g["shared"], "embedding_length_per_layer_input": g["per_layer"],
@@ -236,7 +236,7 @@ def add_tokenizer(w, vocab):
 
 
 def block_type(name, shape, kind, s, wanted):
-    if kind in ("norm", "vector", "negative", "rope_freqs", "rope_factors", "f32") or len(shape) == 1:
+    if kind in ("norm", "vector", "negative", "rope_freqs", "rope_factors", "f32", "router") or len(shape) == 1:
         return Q.F32
     if kind == "expert" and wanted not in (Q.F16, Q.F32, Q.BF16):
         wanted = s.get("expert_type", wanted)
@@ -283,7 +283,9 @@ def make(name, wanted, path, seed, overrides):
     w.write_ti_data_to_file()
     for n, shape, kind, qtype in plan:
         count = int(np.prod(shape))
-        if kind == "norm":
+        if kind == "norm" and s.get("gemma4") and n.endswith(("q_norm.weight", "k_norm.weight")):
+            data = random.normal(0.35, 0.03, count).astype(np.float32)  # it does not scale by the head dimension
+        elif kind == "norm":
             data = random.normal(1, 0.1, count).astype(np.float32)
         elif kind == "vector":
             data = random.normal(0, 0.5, count).astype(np.float32)
@@ -295,7 +297,7 @@ def make(name, wanted, path, seed, overrides):
         elif kind == "rope_factors":
             data = random.uniform(1, 8, count).astype(np.float32)
         else:
-            data = random_bytes(random, count, qtype, (2 if kind == "embedding" else 1) * shape[-1] ** -0.5)
+            data = random_bytes(random, count, qtype, {"embedding": 2, "router": 4}.get(kind, 1) * shape[-1] ** -0.5)
         w.write_tensor_data(data)
         if sys.stderr.isatty():
             print(f"\r{n:40}", end="", file=sys.stderr)

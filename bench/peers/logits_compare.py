@@ -3,7 +3,9 @@
 
     build/peers/llama/bin/python bench/peers/logits_compare.py MODEL.gguf... [--tokens 150] [--reference]
 
-snug's cache is bf16; llama.cpp's f32, and bf16 in the last column, to show what that rounding alone does. A row's difference is |snug - llama.cpp| over the standard deviation of its logits. In a mixture of experts, rows at or
+snug's cache is bf16; llama.cpp's f32, and bf16 in the last column (median, largest), to show what that rounding alone
+does. A row's difference is |snug - llama.cpp| over the standard deviation of its logits. The tolerance is 0.1, or
+twice what a bf16 cache does to nine in ten of llama.cpp's own rows. In a mixture of experts, rows at or
 after a near tie between the last chosen and the first left-out expert (by llama.cpp's own probabilities) may choose
 otherwise: those beyond the tolerance are counted as routing flips.
 """
@@ -96,7 +98,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--tokens", type=int, default=150)
-    parser.add_argument("--tolerance", type=float, default=0.05)
+    parser.add_argument("--tolerance", type=float, default=0.1)
     parser.add_argument("--near", type=float, default=0.02, help="router logits closer than this are a near tie")
     parser.add_argument("--reference", action="store_true", help="snug in f32")
     parser.add_argument("--logits", default=os.path.join(ROOT, "build/release/logits"))
@@ -118,13 +120,14 @@ def main():
                 continue
             ours = np.fromfile(out.name, np.float32).reshape(theirs.shape)
         difference = relative(ours, theirs)
-        over = difference > o.tolerance
+        tolerance = max(o.tolerance, 2 * np.quantile(rounded, 0.9))
+        over = difference > tolerance
         flips = over & (np.minimum.accumulate(margins) < o.near) if margins is not None else np.zeros_like(over)
         p, q = (np.exp(x - x.max(axis=1, keepdims=True)).astype(np.float64) for x in (theirs, ours))
         p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
         kl = (p * np.log(p / q)).sum(axis=1)
         same = (ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()
-        verdict = "" if not (over & ~flips).any() else f" **{(over & ~flips).sum()} rows beyond {o.tolerance}**"
+        verdict = "" if not (over & ~flips).any() else f" **{(over & ~flips).sum()} rows beyond {tolerance:.3f}**"
         bad += bool(verdict)
         print(f"| {os.path.basename(path)} | {np.median(difference):.4f} | {difference[~flips].max(initial=0):.4f} | {kl[~flips].mean():.2e} "
               f"| {same} of {len(tokens)} | {flips.sum()}{verdict} | {np.median(rounded):.4f}, {rounded.max():.4f} |", flush=True)

@@ -35,6 +35,13 @@ struct AttentionState {
   float max, sum;
 };
 
+/// One token of a gated delta rule head: S = decay * S; S += key (beta * (value - S^T key))^T; out = S^T query.
+struct DeltaStep {
+  const float *query, *key, *value;  ///< f32[k_dim], f32[k_dim], f32[v_dim]
+  float decay, beta;
+  std::size_t k_dim, v_dim;  ///< v_dim a multiple of 16
+};
+
 struct KernelTable {
   std::string_view name;
 
@@ -85,6 +92,12 @@ struct KernelTable {
   /// Folds `part` into `total` (call in order of token index).
   void (*merge)(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
                 std::size_t v_dim);
+
+  // --- recurrent layers (recurrent.cpp) ---
+  /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.
+  void (*causal_conv)(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
+  /// The state, f32[v_dim / 16][k_dim][16], goes from `from` to `to` (may be the same); out is f32[v_dim].
+  void (*delta_rule)(const float* from, float* to, const DeltaStep& step, float* out);
 
   // --- limits (probe.cpp) ---
   /// Reads all of `data` (a multiple of 512 bytes) as fast as it goes; the result only keeps the reads alive.

@@ -23,6 +23,9 @@ struct Architecture {
   std::uint32_t no_rope_every = 0;  ///< n: layers n-1, 2n-1, ... do not rotate
   Gating gating = Gating::softmax;
   bool normalise_experts = true;  ///< chosen experts' weights are made to add up to 1
+  float attention_scale = 0;      ///< 0: 1 / sqrt(head dimension)
+  bool value_norm = false;
+  bool interleaved_delta = false;  ///< DeltaNetConfig::interleaved
 };
 
 constexpr auto kAdjacent = RopePairing::adjacent;
@@ -40,6 +43,14 @@ constexpr Architecture kArchitectures[] = {
      .scaled_embedding = true,
      .full_every = 6,
      .window_rope_base = 10000.0f},
+    {.name = "gemma4",
+     .activation = Activation::gelu,
+     .scaled_embedding = true,
+     .attention_scale = 1.0f,
+     .value_norm = true},
+    {.name = "qwen35"},
+    {.name = "qwen35moe"},
+    {.name = "qwen3next", .interleaved_delta = true},
     {.name = "gpt-oss", .activation = Activation::swiglu_oai, .full_every = 2, .gating = Gating::softmax_of_chosen},
 };
 
@@ -90,6 +101,8 @@ public:
     return result;
   }
 
+  std::string name(std::string_view key) const { return prefix_ + std::string(key); }
+
 private:
   std::uint32_t checked(std::string_view key, std::uint64_t value, std::uint64_t least, std::uint64_t most) const {
     if (value < least || value > most)
@@ -108,6 +121,9 @@ void read_layers(const GgufFile& file, const Architecture& architecture, const K
   const auto kv_heads = keys.per_layer("attention.head_count_kv", c.layer_count, 1, kMaxHeads, 0);
   const auto ffn = keys.per_layer("feed_forward_length", c.layer_count, 0, kMaxWidth * 16, 0);
   const std::uint32_t window = keys.count_or("attention.sliding_window", 0, kMaxContext);
+  const auto windowed = keys.per_layer("attention.sliding_window_pattern", c.layer_count, 0, 1, 0);
+  const bool has_pattern = file.find(keys.name("attention.sliding_window_pattern")) != nullptr;
+  const std::uint32_t sharing = keys.count_or("attention.shared_kv_layers", 0, c.layer_count - 1);
   c.layers.resize(c.layer_count);
   for (std::uint32_t i = 0; i < c.layer_count; ++i) {
     LayerConfig& layer = c.layers[i];
@@ -115,25 +131,68 @@ void read_layers(const GgufFile& file, const Architecture& architecture, const K
     layer.kv_heads = kv_heads[i] ? kv_heads[i] : heads[i];
     if (layer.heads == 0 || layer.heads % layer.kv_heads != 0)
       fail<FormatError>("{}: layer {} has {} heads over {} KV heads", file.path(), i, layer.heads, layer.kv_heads);
+    const bool full =
+        has_pattern ? !windowed[i] : architecture.full_every == 0 || (i + 1) % architecture.full_every == 0;
+    layer.window = full ? 0 : window;
     const std::uint32_t dim = c.width / layer.heads;
     layer.k_dim = keys.count_or("attention.key_length", dim, kMaxHeadDim);
     layer.v_dim = keys.count_or("attention.value_length", dim, kMaxHeadDim);
+    if (layer.window) {
+      layer.k_dim = keys.count_or("attention.key_length_swa", layer.k_dim, kMaxHeadDim);
+      layer.v_dim = keys.count_or("attention.value_length_swa", layer.v_dim, kMaxHeadDim);
+    }
     if (layer.k_dim == 0 || layer.v_dim == 0 || layer.k_dim % 16 != 0 || layer.v_dim % 16 != 0)
       fail<FormatError>("{}: head dimensions {} and {} are not multiples of 16", file.path(), layer.k_dim, layer.v_dim);
-    const bool full = architecture.full_every == 0 || (i + 1) % architecture.full_every == 0;
-    layer.window = full ? 0 : window;
+    if (i >= c.layer_count - sharing)
+      layer.kv_from = static_cast<std::int32_t>(c.layer_count - sharing) - (layer.window ? 2 : 1);
+    if (file.find_tensor(fmt::format("blk.{}.ssm_a", i))) {
+      layer.kind = LayerKind::delta_net;
+      layer.kv_heads = 0;
+    }
     layer.ffn = ffn[i];
     layer.moe = c.moe.experts > 0 && file.find_tensor(fmt::format("blk.{}.ffn_gate_inp.weight", i));
   }
 }
 
-void read_rope(const GgufFile& file, const Architecture& architecture, ModelConfig& c) {
-  const std::uint32_t dim = c.layers.front().k_dim;
-  c.rope.push_back(scaled_rope(file, c.architecture, dim));
-  c.rope.push_back(plain_rope(dim, architecture.window_rope_base > 0 ? architecture.window_rope_base : 1.0));
+/// Layers without keys and values of their own must find some of their kind.
+void check_sharing(const GgufFile& file, const ModelConfig& c) {
+  for (const LayerConfig& layer : c.layers) {
+    if (layer.kv_from == -1) continue;
+    const LayerConfig* from = layer.kv_from < 0 ? nullptr : &c.layers[static_cast<std::size_t>(layer.kv_from)];
+    if (!from || from->kv_from != -1 || from->kind != LayerKind::attention || from->kv_heads != layer.kv_heads ||
+        from->k_dim != layer.k_dim || from->v_dim != layer.v_dim || from->window != layer.window)
+      fail<FormatError>("{}: layers that share keys and values do not match", file.path());
+  }
+}
+
+DeltaNetConfig read_delta(const GgufFile& file, const Architecture& architecture, const Keys& keys) {
+  DeltaNetConfig d;
+  d.conv = keys.count("ssm.conv_kernel", 1, 64);
+  d.key_heads = keys.count("ssm.group_count", 1, kMaxHeads);
+  d.value_heads = keys.count("ssm.time_step_rank", 1, kMaxHeads);
+  d.k_dim = keys.count("ssm.state_size", 1, kMaxHeadDim);
+  const std::uint32_t inner = keys.count("ssm.inner_size", 1, kMaxWidth);
+  d.v_dim = inner / d.value_heads;
+  d.interleaved = architecture.interleaved_delta;
+  if (inner % d.value_heads || d.value_heads % d.key_heads || d.k_dim % 16 || d.v_dim == 0 || d.v_dim % 16)
+    fail<FormatError>("{}: metadata {}ssm.* do not fit together", file.path(), keys.name(""));
+  return d;
+}
+
+void read_rope(const GgufFile& file, const Architecture& architecture, const Keys& keys, ModelConfig& c) {
+  const auto is = [&](bool window) {
+    const auto found = std::find_if(c.layers.begin(), c.layers.end(), [&](const LayerConfig& l) {
+      return l.kind == LayerKind::attention && (l.window > 0) == window;
+    });
+    return found == c.layers.end() ? nullptr : &*found;
+  };
+  const LayerConfig *full = is(false), *windowed = is(true);
+  c.rope.push_back(scaled_rope(file, c.architecture, full ? full->k_dim : c.layers.front().k_dim));
+  const float base = keys.number_or("rope.freq_base_swa", architecture.window_rope_base);
+  c.rope.push_back(windowed && base > 0 ? plain_rope(windowed->k_dim, base) : RopeTable());
   c.rope.push_back({});
   for (std::uint32_t i = 0; i < c.layer_count; ++i) {
-    if (architecture.window_rope_base > 0 && c.layers[i].window) c.layers[i].rope = 1;
+    if (base > 0 && c.layers[i].window) c.layers[i].rope = 1;
     if (architecture.no_rope_every && (i + 1) % architecture.no_rope_every == 0) c.layers[i].rope = 2;
   }
 }
@@ -148,7 +207,9 @@ ModelConfig read_config(const GgufFile& file) {
   c.name = std::string(file.get_string("general.name").value_or(""));
   c.activation = architecture.activation;
   c.pairing = architecture.pairing;
-  c.layer_count = keys.count("block_count", 1, kMaxLayers);
+  // Blocks that predict further tokens stand at the end and are not used.
+  const std::uint32_t blocks = keys.count("block_count", 1, kMaxLayers);
+  c.layer_count = blocks - keys.count_or("nextn_predict_layers", 0, blocks - 1);
   c.width = keys.count("embedding_length", 1, kMaxWidth);
   c.trained_context = keys.count("context_length", 1, kMaxContext);
   c.norm_epsilon = keys.number_or("attention.layer_norm_rms_epsilon", 1e-5f);
@@ -167,14 +228,21 @@ ModelConfig read_config(const GgufFile& file) {
     c.moe.used = keys.count("expert_used_count", 1, c.moe.experts);
     c.moe.ffn =
         keys.count_or("expert_feed_forward_length", keys.count_or("feed_forward_length", 0, kMaxWidth), kMaxWidth);
+    c.moe.shared_ffn = keys.count_or("expert_shared_feed_forward_length", 0, kMaxWidth);
     c.moe.gating = architecture.gating;
     c.moe.normalise = architecture.normalise_experts;
     const float scale = keys.number_or("expert_weights_scale", 1.0f);
     c.moe.scale = scale == 0 ? 1.0f : scale;
   }
   read_layers(file, architecture, keys, c);
-  read_rope(file, architecture, c);
-  c.attention_scale = keys.number_or("attention.scale", 0);
+  if (std::any_of(c.layers.begin(), c.layers.end(),
+                  [](const LayerConfig& l) { return l.kind == LayerKind::delta_net; }))
+    c.delta = read_delta(file, architecture, keys);
+  check_sharing(file, c);
+  read_rope(file, architecture, keys, c);
+  c.value_norm = architecture.value_norm;
+  c.per_layer_input = keys.count_or("embedding_length_per_layer_input", 0, kMaxWidth);
+  c.attention_scale = keys.number_or("attention.scale", architecture.attention_scale);
   if (c.attention_scale == 0) {
     // gemma3 27B alone scales by the width per head instead of the head dimension.
     const bool by_width = c.architecture == "gemma3" && c.layer_count == 62;
@@ -187,11 +255,17 @@ ModelConfig read_config(const GgufFile& file) {
 Bytes ModelConfig::kv_bytes(std::size_t tokens) const {
   Bytes total = 0;
   for (const LayerConfig& layer : layers) {
-    if (layer.kind != LayerKind::attention) continue;
+    if (layer.kind != LayerKind::attention || layer.kv_from != -1) continue;
     const Bytes kept = layer.window ? std::min<Bytes>(tokens, layer.window) : tokens;
     total += kept * layer.kv_heads * (layer.k_dim + layer.v_dim) * 2;
   }
   return total;
+}
+
+Bytes ModelConfig::state_bytes() const {
+  const auto layers_with =
+      std::count_if(layers.begin(), layers.end(), [](const LayerConfig& l) { return l.kind == LayerKind::delta_net; });
+  return layers_with == 0 ? 0 : 2 * static_cast<Bytes>(layers_with) * delta.state_size() * sizeof(float);
 }
 
 }  // namespace snug

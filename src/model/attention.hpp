@@ -11,10 +11,13 @@
 
 namespace snug {
 
+class RecurrentState;
+
 /// Consecutive rows of one sequence: rows [row, row + count) at positions [position, position + count).
 struct RowRun {
   KvStore* kv;
   std::size_t row, count, position;
+  RecurrentState* recurrent = nullptr;  ///< of hybrid models
 };
 
 class Attention {

@@ -33,8 +33,16 @@ struct LayerConfig {
   std::int32_t kv_from = -1;  ///< reads another layer's KV (gemma4), -1: its own
 };
 
+/// Gated delta rule layers (arXiv 2412.06464; qwen3-next, qwen3.5).
 struct DeltaNetConfig {
-  std::uint32_t conv = 0, key_heads = 0, value_heads = 0, k_dim = 0, v_dim = 0;
+  std::uint32_t conv = 0;  ///< taps of the causal convolution
+  std::uint32_t key_heads = 0, value_heads = 0, k_dim = 0, v_dim = 0;
+  bool interleaved = false;  ///< value head h reads key head h / (value_heads / key_heads) instead of h % key_heads
+
+  std::size_t value_size() const { return std::size_t{value_heads} * v_dim; }
+  std::size_t conv_size() const { return std::size_t{2} * key_heads * k_dim + value_size(); }
+  /// f32 values of one layer's state: the convolution's last inputs, then the heads' matrices.
+  std::size_t state_size() const { return (conv - 1) * conv_size() + value_size() * k_dim; }
 };
 
 struct MoeConfig {
@@ -52,7 +60,9 @@ struct ModelConfig {
   float residual_scale = 1.0f;
   float logit_scale = 1.0f;
   float logit_softcap = 0, attention_softcap = 0;
-  float attention_scale = 0;  ///< factor on q.k
+  float attention_scale = 0;          ///< factor on q.k
+  bool value_norm = false;            ///< values are normalised per head (without weights)
+  std::uint32_t per_layer_input = 0;  ///< width of gemma4's embedding per layer, 0: none
   Activation activation = Activation::silu;
   RopePairing pairing = RopePairing::adjacent;
   std::vector<RopeTable> rope;
@@ -62,6 +72,12 @@ struct ModelConfig {
 
   /// Bytes of KV (bf16) that `tokens` tokens need; layers with a window keep no more than that.
   Bytes kv_bytes(std::size_t tokens) const;
+  /// Bytes of recurrent state, whatever the length (kept twice, so that a step can be taken back).
+  Bytes state_bytes() const;
+  /// Width of what a layer's attention (or delta net) hands to its output projection.
+  std::size_t mixer_size(const LayerConfig& layer) const {
+    return layer.kind == LayerKind::delta_net ? delta.value_size() : std::size_t{layer.heads} * layer.v_dim;
+  }
 };
 
 /// Throws FormatError; for an unknown `general.architecture` it lists the known ones.

@@ -33,7 +33,7 @@ MixtureOfExperts::MixtureOfExperts(Ledger& ledger, Products& products, const Mod
   hidden_q8_ = next(sizes[5]);
 }
 
-void MixtureOfExperts::choose(const float* logits, Choice* out) const {
+void MixtureOfExperts::choose(const Layer& layer, const float* logits, Choice* out) const {
   const MoeConfig& moe = config_.moe;
   std::vector<float> scores(logits, logits + moe.experts);
   if (moe.gating == Gating::softmax) kernels().softmax(scores.data(), scores.size());
@@ -50,15 +50,23 @@ void MixtureOfExperts::choose(const float* logits, Choice* out) const {
     for (const float w : weights) sum += w;
     for (float& w : weights) w /= std::max(sum, 6.103515625e-5f);
   }
-  for (std::uint32_t i = 0; i < moe.used; ++i) out[i] = {order[i], weights[i] * moe.scale};
+  for (std::uint32_t i = 0; i < moe.used; ++i) {
+    const float scale = layer.expert_scale.empty() ? 1.0f : layer.expert_scale[order[i]];
+    out[i] = {order[i], weights[i] * moe.scale * scale};
+  }
+}
+
+void MixtureOfExperts::route(const Layer& layer, const Input& input) {
+  const std::size_t used = config_.moe.used;
+  const Products::Job job{&layer.router, logits_, logit_stride_, false, 0, input};
+  products_.run(std::span(&job, 1));
+  choices_.resize(input.rows * used);
+  for (std::size_t r = 0; r < input.rows; ++r) choose(layer, logits_ + r * logit_stride_, choices_.data() + r * used);
 }
 
 Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Act act, float* out) {
   const std::size_t width = config_.width, ffn = config_.moe.ffn, used = config_.moe.used;
-  const Products::Job route{&layer.router, logits_, logit_stride_, false, 0, input};
-  products_.run(std::span(&route, 1));
-  std::vector<Choice> choices(input.rows * used);
-  for (std::size_t r = 0; r < input.rows; ++r) choose(logits_ + r * logit_stride_, choices.data() + r * used);
+  const std::vector<Choice>& choices = choices_;
 
   // Slots sorted by expert; a row's results are added in the order of its choices, whatever ran when.
   std::vector<std::uint32_t> slots(choices.size()), place(choices.size());

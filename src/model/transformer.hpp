@@ -1,10 +1,12 @@
 #pragma once
-/// The forward pass of attention models, dense and mixture-of-experts.
+/// The forward pass: attention and gated delta rule layers, dense blocks and mixtures of experts.
+/// transformer.cpp: memory and the pass over layers; transformer_blocks.cpp: what a layer does.
 
 #include <memory>
 #include <vector>
 
 #include "model/attention.hpp"
+#include "model/delta_net.hpp"
 #include "model/layer.hpp"
 #include "model/model.hpp"
 #include "model/moe.hpp"
@@ -13,18 +15,20 @@ namespace snug {
 
 class TransformerSequence final : public Sequence {
 public:
-  TransformerSequence(KvPools& pools, std::size_t max_tokens, std::size_t slack)
-      : kv(pools, slack), max_tokens_(max_tokens) {}
+  TransformerSequence(Ledger& ledger, KvPools& pools, const ModelConfig& config, std::size_t max_tokens,
+                      std::size_t slack);
   std::size_t length() const override { return length_; }
   std::size_t max_tokens() const override { return max_tokens_; }
   std::size_t truncate(std::size_t length) override;
-  Bytes memory_bytes() const override { return kv.memory_bytes(); }
+  Bytes memory_bytes() const override;
 
   void advance(std::size_t tokens);
   KvStore kv;
+  std::unique_ptr<RecurrentState> recurrent;  ///< of hybrid models
 
 private:
   std::size_t length_ = 0, max_tokens_;
+  std::size_t last_start_ = 0;  ///< length before the last call, if that can be taken back
 };
 
 class Transformer final : public Model {
@@ -41,29 +45,39 @@ public:
 private:
   /// Activations of one forward call.
   struct Activations {
-    float *x, *norm, *qkv, *attention, *hidden, *block, *cos, *sin;
-    std::byte *norm_q8, *attention_q8, *hidden_q8;
-    std::size_t qkv_stride, attention_dim, hidden_dim, pairs;
+    float *x, *norm, *qkv, *gate, *mixed, *hidden, *block, *experts, *per_layer, *cos, *sin;
+    std::byte *norm_q8, *mixed_q8, *hidden_q8;
+    std::size_t qkv_stride, gate_stride, mixed_dim, hidden_dim, pairs;
   };
   void plan_activations(Ledger& ledger);
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);
+  void embed_per_layer(std::span<const Row> rows);
   void compute_angles(std::span<const RowRun> runs, std::size_t rows);
+  /// Keeps only the rows that want logits (nothing after the last layer's attention needs the others).
+  std::size_t keep_wanted(std::span<const Row> rows);
+  void compute_logits(std::size_t rows, std::span<float> logits);
+
   /// Norm (null weight: none) and quantisation of rows of width `width`.
   Input normalise(const float* x, std::size_t rows, const std::vector<float>& weight);
   Input quantise(const float* x, std::size_t rows, std::size_t dim, std::byte* q8) const;
   void rotate_and_store(std::uint32_t index, std::span<const RowRun> runs);
-  void attention_block(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
-  /// Keeps only the rows that want logits (nothing after the last layer's attention needs the others).
-  std::size_t keep_wanted(std::span<const Row> rows);
-  void attention_output(const Layer& layer, const LayerConfig& c, std::size_t rows);
-  void feed_forward(std::uint32_t index, std::size_t rows, ForwardStats& stats);
+  /// Attention or delta net; the result lies in a_.mixed.
+  void mix(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
+  void attend(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
+  void mixer_output(std::uint32_t index, std::size_t rows);
+  void feed_forward(std::uint32_t index, std::size_t rows);
+  /// out (+)= down(act(gate, up)).
+  void dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add);
+  void shared_expert(const Layer& layer, const Input& input, std::size_t rows);
+  void dense_beside_experts(const Layer& layer, std::size_t rows);
   void add_block(const std::vector<float>& post_norm, std::size_t rows);
-  void compute_logits(std::size_t rows, std::span<float> logits);
+  void per_layer_block(std::uint32_t index, std::size_t rows);
 
   GgufFile file_;
   ModelConfig config_;
   ModelOptions options_;
+  Ledger& ledger_;
   ThreadPool& pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
   Reservation tokenizer_memory_;
@@ -72,6 +86,9 @@ private:
   std::unique_ptr<Products> products_;
   std::unique_ptr<Attention> attention_;
   std::unique_ptr<MixtureOfExperts> moe_;
+  std::unique_ptr<DeltaNet> delta_;
+  Products::Act act_;
+  ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;
   Buffer memory_;
   Activations a_{};

@@ -14,8 +14,11 @@ namespace {
 using namespace testing_support;
 
 struct TinyEngine {
-  explicit TinyEngine(unsigned threads = 2, std::size_t max_rows = 64, Bytes budget = Ledger::kUnlimited)
-      : ledger(budget), pool(threads), model(parse(tiny_model()), ledger, pool, ModelOptions{max_rows, false}) {}
+  explicit TinyEngine(unsigned threads = 2, std::size_t max_rows = 64, Bytes budget = Ledger::kUnlimited,
+                      bool hybrid = false)
+      : ledger(budget),
+        pool(threads),
+        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool, ModelOptions{max_rows, false}) {}
   Ledger ledger;
   ThreadPool pool;
   Transformer model;
@@ -48,17 +51,20 @@ Answer answer(TinyEngine& s, const std::string& prompt, std::size_t speculate,
 const std::string kPrompt = "hello hello hello, is this the same answer? hello hello hello";
 
 TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
-  TinyEngine plain;
-  const Answer expected = answer(plain, kPrompt, 0);
-  EXPECT_EQ(expected.tokens.size(), 60u);
-  for (const unsigned threads : {1u, 3u})
-    for (const std::size_t rows : {1u, 7u, 64u})
-      for (const std::size_t speculate : {0u, 5u}) {
-        TinyEngine s(threads, rows);
-        const Answer actual = answer(s, kPrompt, speculate);
-        EXPECT_EQ(actual.tokens, expected.tokens);
-        EXPECT_EQ(actual.hash, expected.hash) << threads << " threads, " << rows << " rows, speculation " << speculate;
-      }
+  for (const bool hybrid : {false, true}) {
+    TinyEngine plain(2, 64, Ledger::kUnlimited, hybrid);
+    const Answer expected = answer(plain, kPrompt, 0);
+    EXPECT_EQ(expected.tokens.size(), 60u);
+    for (const unsigned threads : {1u, 3u})
+      for (const std::size_t rows : {1u, 7u, 64u})
+        for (const std::size_t speculate : {0u, 5u}) {
+          TinyEngine s(threads, rows, Ledger::kUnlimited, hybrid);
+          const Answer actual = answer(s, kPrompt, speculate);
+          EXPECT_EQ(actual.tokens, expected.tokens);
+          EXPECT_EQ(actual.hash, expected.hash)
+              << threads << " threads, " << rows << " rows, speculation " << speculate << ", hybrid " << hybrid;
+        }
+  }
 }
 
 TEST(SessionTest, BatchesDoNotChangeLogits) {

@@ -11,6 +11,7 @@ namespace snug::testing_support {
 
 struct TinyShape {
   std::uint32_t vocab = 272, width = 64, layers = 2, heads = 4, kv_heads = 2, ffn = 96, context = 256;
+  bool hybrid = false;  ///< qwen35: layer 0 a gated delta rule layer, with two key heads and four value heads of 16
 };
 
 /// GPT-2's printable stand-ins for bytes.
@@ -49,14 +50,20 @@ inline void add_tiny_tokenizer(GgufWriter& w, std::uint32_t vocab) {
 
 inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
   GgufWriter w;
-  w.add_string("general.architecture", "llama");
-  w.add_u32("llama.block_count", s.layers);
-  w.add_u32("llama.embedding_length", s.width);
-  w.add_u32("llama.context_length", s.context);
-  w.add_u32("llama.feed_forward_length", s.ffn);
-  w.add_u32("llama.attention.head_count", s.heads);
-  w.add_u32("llama.attention.head_count_kv", s.kv_heads);
-  w.add_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  const std::string arch = s.hybrid ? "qwen35" : "llama";
+  w.add_string("general.architecture", arch);
+  w.add_u32(arch + ".block_count", s.layers);
+  w.add_u32(arch + ".embedding_length", s.width);
+  w.add_u32(arch + ".context_length", s.context);
+  w.add_u32(arch + ".feed_forward_length", s.ffn);
+  w.add_u32(arch + ".attention.head_count", s.heads);
+  w.add_u32(arch + ".attention.head_count_kv", s.kv_heads);
+  w.add_f32(arch + ".attention.layer_norm_rms_epsilon", 1e-5f);
+  if (s.hybrid) {
+    w.add_u32("qwen35.ssm.conv_kernel", 4), w.add_u32("qwen35.ssm.group_count", 2);
+    w.add_u32("qwen35.ssm.time_step_rank", 4), w.add_u32("qwen35.ssm.state_size", 16);
+    w.add_u32("qwen35.ssm.inner_size", 64);
+  }
   add_tiny_tokenizer(w, s.vocab);
   std::mt19937 random(seed);
   const auto tensor = [&](const std::string& name, std::uint64_t cols, std::uint64_t rows) {
@@ -73,10 +80,19 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
     const std::string p = "blk." + std::to_string(i) + ".";
     norm(p + "attn_norm.weight");
     norm(p + "ffn_norm.weight");
-    tensor(p + "attn_q.weight", s.width, s.heads * dim);
-    tensor(p + "attn_k.weight", s.width, s.kv_heads * dim);
-    tensor(p + "attn_v.weight", s.width, s.kv_heads * dim);
-    tensor(p + "attn_output.weight", s.heads * dim, s.width);
+    if (s.hybrid && i == 0) {
+      tensor(p + "attn_qkv.weight", s.width, 128), tensor(p + "attn_gate.weight", s.width, 64);
+      tensor(p + "ssm_beta.weight", s.width, 4), tensor(p + "ssm_alpha.weight", s.width, 4);
+      tensor(p + "ssm_conv1d.weight", 4, 128), tensor(p + "ssm_out.weight", 64, s.width);
+      w.add_tensor(p + "ssm_dt.bias", {4}, {0.1f, -0.2f, 0.3f, 0.0f});
+      w.add_tensor(p + "ssm_a", {4}, {-0.1f, -0.5f, -1.0f, -0.02f});
+      w.add_tensor(p + "ssm_norm.weight", {16}, std::vector<float>(16, 1.0f));
+    } else {
+      tensor(p + "attn_q.weight", s.width, (s.hybrid ? 2 : 1) * s.heads * dim);
+      tensor(p + "attn_k.weight", s.width, s.kv_heads * dim);
+      tensor(p + "attn_v.weight", s.width, s.kv_heads * dim);
+      tensor(p + "attn_output.weight", s.heads * dim, s.width);
+    }
     tensor(p + "ffn_gate.weight", s.width, s.ffn);
     tensor(p + "ffn_up.weight", s.width, s.ffn);
     tensor(p + "ffn_down.weight", s.ffn, s.width);

@@ -36,6 +36,9 @@ void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, con
 void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
            std::size_t v_dim);
 
+void causal_conv(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
+void delta_rule(const float* from, float* to, const DeltaStep& step, float* out);
+
 std::uint64_t read_memory(const std::byte* data, std::size_t bytes);
 std::uint64_t int8_dots(std::size_t iterations);
 

@@ -31,6 +31,8 @@ const KernelTable& table() {
                                  .store_value = store_value,
                                  .attend = attend,
                                  .merge = merge,
+                                 .causal_conv = causal_conv,
+                                 .delta_rule = delta_rule,
                                  .read_memory = read_memory,
                                  .int8_dots = int8_dots};
   return table;

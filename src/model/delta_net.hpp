@@ -1,0 +1,63 @@
+#pragma once
+/// Gated delta rule layers (Gated DeltaNet, arXiv 2412.06464; qwen3-next, qwen3.5): a causal convolution, then per head
+/// a matrix of constant size that forgets, is corrected and is read once per token.
+
+#include <span>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "model/layer.hpp"
+
+namespace snug {
+
+/// The state of one sequence before and after its last forward call: a call reads one and writes the other.
+class RecurrentState {
+public:
+  RecurrentState(Ledger& ledger, const ModelConfig& config);
+  const float* before(std::size_t layer) const { return at(layer, current_); }
+  float* after(std::size_t layer) const { return at(layer, 1 - current_); }
+  /// The last call is done: what it wrote is the state.
+  void advance() { current_ = 1 - current_; }
+  /// Takes the last call back (once).
+  void step_back() { current_ = 1 - current_; }
+  void clear();
+  Bytes memory_bytes() const { return memory_.size(); }
+
+private:
+  float* at(std::size_t layer, unsigned which) const;
+
+  std::vector<std::size_t> index_;  ///< of each layer among the recurrent ones
+  std::size_t size_ = 0, layers_ = 0;
+  unsigned current_ = 0;
+  Buffer memory_;
+};
+
+/// Consecutive rows [row, row + count) of one sequence.
+struct RecurrentRun {
+  RecurrentState* state;
+  std::size_t row, count;
+};
+
+class DeltaNet {
+public:
+  DeltaNet(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows);
+
+  /// `input`: normalised rows; out: f32[rows][delta.value_size()], ready for the output projection.
+  void run(const DeltaNetWeights& weights, std::size_t layer, std::span<const RecurrentRun> runs, const Input& input,
+           float* out);
+
+private:
+  void convolve(const DeltaNetWeights& weights, std::size_t layer, const RecurrentRun& run);
+  /// One head over all rows of a run.
+  void recur(const DeltaNetWeights& weights, std::size_t layer, const RecurrentRun& run, std::size_t head, float* out);
+
+  Products& products_;
+  const ModelConfig& config_;
+  const DeltaNetConfig& delta_;
+  std::size_t conv_size_, value_size_, stride_;
+  Buffer memory_;
+  float* raw_;        ///< [rows][stride]: queries, keys, values before the convolution; gate; beta; alpha
+  float* convolved_;  ///< [rows][conv_size]
+};
+
+}  // namespace snug

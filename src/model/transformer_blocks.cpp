@@ -1,0 +1,210 @@
+#include <algorithm>
+
+#include "model/transformer.hpp"
+
+namespace snug {
+
+namespace {
+
+/// Rows per task of cheap row-wise work: few rows are done by the caller, without waking anybody.
+constexpr std::size_t kRowGrain = 8;
+
+}  // namespace
+
+Input Transformer::quantise(const float* x, std::size_t rows, std::size_t dim, std::byte* q8) const {
+  Input input{x, dim, {q8, rows, dim}, rows};
+  if (dim % 32 != 0) return input;  // such rows only meet floating weights
+  pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t r = from; r < to; ++r) kernels().quantize(x + r * dim, input.q8, r);
+  });
+  return input;
+}
+
+Input Transformer::normalise(const float* x, std::size_t rows, const std::vector<float>& weight) {
+  const std::size_t width = config_.width;
+  Input input{a_.norm, width, {a_.norm_q8, rows, width}, rows};
+  pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t r = from; r < to; ++r) {
+      float* out = a_.norm + r * width;
+      kernels().rms_norm(x + r * width, weight.data(), config_.norm_epsilon, width, out);
+      if (width % 32 == 0) kernels().quantize(out, input.q8, r);
+    }
+  });
+  return input;
+}
+
+void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> runs) {
+  const LayerConfig& c = config_.layers[index];
+  const Layer& layer = weights_.layers[index];
+  const std::size_t q_dim = std::size_t{c.heads} * c.k_dim, kv_dim = std::size_t{c.kv_heads} * c.k_dim;
+  const std::size_t pairs = config_.rope[c.rope].inverse_frequency.size();
+  const std::size_t rows = runs.back().row + runs.back().count;
+  const bool gated = layer.query.rows > q_dim, own_kv = c.kv_from == -1;
+  const auto norm = [&](float* x, std::size_t heads, const std::vector<float>& weight) {
+    if (weight.empty()) return;
+    const std::size_t n = weight.size();
+    for (std::size_t at = 0; at < heads * c.k_dim; at += n)
+      kernels().rms_norm(x + at, weight.data(), config_.norm_epsilon, n, x + at);
+  };
+  const auto rotate = [&](float* x, std::size_t heads, std::size_t row) {
+    const std::size_t at = (c.rope * rows + row) * a_.pairs;
+    for (std::size_t h = 0; h < heads; ++h)
+      kernels().rope(x + h * c.k_dim, a_.cos + at, a_.sin + at, pairs, config_.pairing == RopePairing::split_half);
+  };
+  for (const RowRun& run : runs) {
+    pool_.parallel_for(run.count, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t i = from; i < to; ++i) {
+        const std::size_t row = run.row + i, position = run.position + i;
+        float* q = a_.qkv + row * a_.qkv_stride;
+        for (std::size_t h = 0; gated && h < c.heads; ++h) {
+          std::copy_n(q + (2 * h + 1) * c.k_dim, c.k_dim, a_.gate + row * a_.gate_stride + h * c.k_dim);
+          std::copy_n(q + 2 * h * c.k_dim, c.k_dim, q + h * c.k_dim);
+        }
+        norm(q, c.heads, layer.query_norm);
+        if (pairs) rotate(q, c.heads, row);
+        kernels().scale(q, config_.attention_scale, q_dim);
+        if (!own_kv) continue;
+        float *k = q + layer.query.rows, *v = k + kv_dim;
+        if (layer.value.rows == 0) std::copy_n(k, kv_dim, v);
+        norm(k, c.kv_heads, layer.key_norm);
+        if (pairs) rotate(k, c.kv_heads, row);
+        for (std::size_t h = 0; h < c.kv_heads; ++h) {
+          float* value = v + h * c.v_dim;
+          if (config_.value_norm) kernels().rms_norm(value, nullptr, config_.norm_epsilon, c.v_dim, value);
+          kernels().store_key(k + h * c.k_dim, c.k_dim, position % kTileTokens,
+                              run.kv->key_tile(index, h, position / kTileTokens));
+          kernels().store_value(value, c.v_dim, position % kTileTokens,
+                                run.kv->value_tile(index, h, position / kTileTokens));
+        }
+      }
+    });
+  }
+}
+
+void Transformer::mix(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows) {
+  const Layer& layer = weights_.layers[index];
+  if (config_.layers[index].kind == LayerKind::attention) return attend(index, runs, rows);
+  const Input input = normalise(a_.x, rows, layer.attention_norm);
+  std::vector<RecurrentRun> recurrent;
+  for (const RowRun& run : runs) recurrent.push_back({run.recurrent, run.row, run.count});
+  delta_->run(layer.delta, index, recurrent, input, a_.mixed);
+  stats_.weight_bytes +=
+      layer.delta.mixed.bytes() + layer.delta.gate.bytes() + layer.delta.beta.bytes() + layer.delta.alpha.bytes();
+}
+
+void Transformer::attend(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows) {
+  const LayerConfig& c = config_.layers[index];
+  const Layer& layer = weights_.layers[index];
+  const Input input = normalise(a_.x, rows, layer.attention_norm);
+  const std::size_t kv_dim = std::size_t{c.kv_heads} * c.k_dim;
+  const Products::Job jobs[] = {{&layer.query, a_.qkv, a_.qkv_stride, false, 0, input},
+                                {&layer.key, a_.qkv + layer.query.rows, a_.qkv_stride, false, 0, input},
+                                {&layer.value, a_.qkv + layer.query.rows + kv_dim, a_.qkv_stride, false, 0, input}};
+  products_->run(std::span(jobs, c.kv_from != -1 ? 1 : layer.value.rows == 0 ? 2 : 3));
+  rotate_and_store(index, runs);
+  attention_->run(c, c.kv_from == -1 ? index : static_cast<std::size_t>(c.kv_from), runs, a_.qkv, a_.qkv_stride,
+                  config_.attention_softcap, layer.sinks, a_.mixed);
+  stats_.weight_bytes += layer.query.bytes() + layer.key.bytes() + layer.value.bytes();
+  if (a_.gate_stride == 0) return;
+  const std::size_t dim = config_.mixer_size(c);
+  pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t r = from; r < to; ++r) {
+      kernels().sigmoid(a_.gate + r * a_.gate_stride, dim);
+      kernels().multiply(a_.mixed + r * dim, a_.gate + r * a_.gate_stride, dim);
+    }
+  });
+}
+
+void Transformer::add_block(const std::vector<float>& post_norm, std::size_t rows) {
+  const std::size_t width = config_.width;
+  pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t r = from; r < to; ++r) {
+      float* block = a_.block + r * width;
+      kernels().rms_norm(block, post_norm.data(), config_.norm_epsilon, width, block);
+      kernels().add(a_.x + r * width, block, width);
+    }
+  });
+}
+
+void Transformer::mixer_output(std::uint32_t index, std::size_t rows) {
+  const Layer& layer = weights_.layers[index];
+  const Input input = quantise(a_.mixed, rows, config_.mixer_size(config_.layers[index]), a_.mixed_q8);
+  const bool post = !layer.attention_post_norm.empty();
+  const Products::Job job{&layer.output, post ? a_.block : a_.x, config_.width, !post, 0, input};
+  products_->run(std::span(&job, 1));
+  if (post) add_block(layer.attention_post_norm, rows);
+  stats_.weight_bytes += layer.output.bytes();
+}
+
+void Transformer::dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add) {
+  const Products::GatedJob gated{&block.gate, &block.up, 0, input, a_.hidden};
+  products_->run_gated(std::span(&gated, 1), act_);
+  const Input hidden = quantise(a_.hidden, rows, block.gate.rows, a_.hidden_q8);
+  const Products::Job down{&block.down, out, config_.width, add, 0, hidden};
+  products_->run(std::span(&down, 1));
+  stats_.weight_bytes += block.gate.bytes() + block.up.bytes() + block.down.bytes();
+}
+
+void Transformer::shared_expert(const Layer& layer, const Input& input, std::size_t rows) {
+  const std::size_t width = config_.width;
+  dense_block(layer.shared, input, rows, a_.block, false);
+  for (std::size_t r = 0; r < rows; ++r) {
+    float weight = 1.0f;
+    if (!layer.shared_gate.empty()) {
+      weight = kernels().dot(layer.shared_gate.data(), input.f32 + r * input.stride, width);
+      kernels().sigmoid(&weight, 1);
+    }
+    kernels().axpy(a_.x + r * width, weight, a_.block + r * width, width);
+  }
+}
+
+void Transformer::dense_beside_experts(const Layer& layer, std::size_t rows) {
+  const std::size_t width = config_.width;
+  const auto norm_all = [&](float* x, const std::vector<float>& weight) {
+    for (std::size_t r = 0; r < rows; ++r)
+      kernels().rms_norm(x + r * width, weight.data(), config_.norm_epsilon, width, x + r * width);
+  };
+  dense_block(layer.dense, normalise(a_.x, rows, layer.ffn_norm), rows, a_.block, false);
+  norm_all(a_.block, layer.dense_post_norm);
+  moe_->route(layer, normalise(a_.x, rows, layer.router_norm));
+  std::fill_n(a_.experts, rows * width, 0.0f);
+  stats_.weight_bytes += moe_->run(layer, normalise(a_.x, rows, layer.experts_norm), act_, a_.experts);
+  norm_all(a_.experts, layer.experts_post_norm);
+  kernels().add(a_.block, a_.experts, rows * width);
+  add_block(layer.ffn_post_norm, rows);
+}
+
+void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
+  const Layer& layer = weights_.layers[index];
+  if (config_.layers[index].moe) {
+    stats_.weight_bytes += layer.router.bytes();
+    if (!layer.experts_norm.empty()) return dense_beside_experts(layer, rows);
+    const Input input = normalise(a_.x, rows, layer.ffn_norm);
+    moe_->route(layer, input);
+    stats_.weight_bytes += moe_->run(layer, input, act_, a_.x);
+    if (layer.shared.down.rows) shared_expert(layer, input, rows);
+    return;
+  }
+  const bool post = !layer.ffn_post_norm.empty();
+  dense_block(layer.dense, normalise(a_.x, rows, layer.ffn_norm), rows, post ? a_.block : a_.x, !post);
+  if (post) add_block(layer.ffn_post_norm, rows);
+}
+
+void Transformer::per_layer_block(std::uint32_t index, std::size_t rows) {
+  const Layer& layer = weights_.layers[index];
+  const std::size_t each = config_.per_layer_input, all = each * config_.layer_count;
+  const Products::Job gate{
+      &layer.per_layer_gate, a_.hidden, each, false, 0, quantise(a_.x, rows, config_.width, a_.norm_q8)};
+  products_->run(std::span(&gate, 1));
+  for (std::size_t r = 0; r < rows; ++r) {
+    float* x = a_.hidden + r * each;
+    kernels().gelu_mul(x, a_.per_layer + r * all + index * each, each, x);
+  }
+  const Products::Job out{
+      &layer.per_layer_output, a_.block, config_.width, false, 0, quantise(a_.hidden, rows, each, a_.hidden_q8)};
+  products_->run(std::span(&out, 1));
+  add_block(layer.per_layer_norm, rows);
+  stats_.weight_bytes += layer.per_layer_gate.bytes() + layer.per_layer_output.bytes();
+}
+
+}  // namespace snug
