@@ -3,6 +3,9 @@
 
     bench/peers/setup.sh
     build/peers/llama/bin/python bench/peers/tokenizer_compare.py MODEL.gguf... [--text FILE]...
+
+`--pre NAME` compares with the models' vocabulary cut by another pre-tokenizer; `--pre gemma4` turns a SentencePiece
+vocabulary into gemma 4's kind, with merges made from the scores.
 """
 
 import argparse
@@ -51,6 +54,34 @@ def mixed_text(size, seed):
     return "".join(out)
 
 
+def vocabulary_with(model, pre, path):
+    """A file with the vocabulary of `model` only, and another pre-tokenizer."""
+    import gguf
+
+    reader = gguf.GGUFReader(model)
+    fields = {key: field.contents() for key, field in reader.fields.items() if key.startswith("tokenizer.ggml.")}
+    tokens = fields["tokenizer.ggml.tokens"]
+    w = gguf.GGUFWriter(path, "llama")
+    if pre == "gemma4":
+        w.add_tokenizer_model("gemma4")
+        known, merges = set(tokens), []
+        for token in sorted(tokens, key=dict(zip(tokens, fields["tokenizer.ggml.scores"])).get, reverse=True):
+            merges += [f"{token[:i]} {token[i:]}" for i in range(1, len(token)) if token[:i] in known and token[i:] in known]
+        w.add_token_merges(merges)
+    else:
+        w.add_tokenizer_model("gpt2")
+        w.add_token_merges(fields["tokenizer.ggml.merges"])
+    w.add_tokenizer_pre(pre)
+    w.add_token_list(tokens)
+    w.add_token_types(fields["tokenizer.ggml.token_type"])
+    for name in "bos", "eos", "unknown":
+        if (key := f"tokenizer.ggml.{name}_token_id") in fields:
+            w.add_uint32(key, int(fields[key]))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+
+
 class LlamaTokenizer:
     def __init__(self, path):
         params = llama_cpp.llama_model_default_params()
@@ -70,6 +101,7 @@ class LlamaTokenizer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
+    parser.add_argument("--pre", action="append", default=[])
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--size", type=int, default=2 << 20, help="bytes of generated text")
     parser.add_argument("--seed", type=int, default=1)
@@ -81,7 +113,13 @@ def main():
     sources += [open(p, encoding="utf-8").read() for p in o.text]
     sources.append("\n".join(open(p, encoding="utf-8").read() for p in sorted(glob.glob(os.path.join(ROOT, "src/**/*.?pp"), recursive=True))))
     failed = False
-    for model in o.models:
+    folder = tempfile.TemporaryDirectory()
+    models = list(o.models)
+    if o.pre:
+        models = [os.path.join(folder.name, f"{os.path.basename(m)}-{pre}.gguf") for m in o.models for pre in o.pre]
+        for path, (m, pre) in zip(models, ((m, pre) for m in o.models for pre in o.pre)):
+            vocabulary_with(m, pre, path)
+    for model in models:
         peer = LlamaTokenizer(model)
         differences = total = size = 0
         for text in sources:

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "model/rope.hpp"
 
 namespace snug {
@@ -83,6 +84,8 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   tokenizer_memory_ = ledger.reserve(Tag::tokenizer, tokenizer_->memory_bytes());
   weights_ = map_weights(file_, config_, source_, options_.reference);
   source_.load();
+  log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads", file_.path(), config_.layer_count,
+      config_.architecture, kernels().name, pool.size());
   std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
   for (const LayerConfig& l : config_.layers) {

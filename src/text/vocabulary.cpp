@@ -16,9 +16,30 @@ const std::vector<std::string>& required_tokens(const GgufFile& file) {
 }
 
 /// Tokens that end a turn in published models, whether or not the file names them.
-constexpr std::string_view kEnds[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>",   "<|endoftext|>",
-                                      "<|eom_id|>", "<EOT>",      "_<EOT>",  "<|end_of_text|>", "<end_of_utterance>",
-                                      "<|return|>", "<|call|>",   "<turn|>"};
+constexpr std::string_view kEnds[] = {"<|im_end|>",
+                                      "<|eot_id|>",
+                                      "<|end|>",
+                                      "<end_of_turn>",
+                                      "<|endoftext|>",
+                                      "<|eom_id|>",
+                                      "<EOT>",
+                                      "_<EOT>",
+                                      "<|end_of_text|>",
+                                      "<end_of_utterance>",
+                                      "<|return|>",
+                                      "<|call|>",
+                                      "<|flush|>",
+                                      "<|calls|>",
+                                      "<turn|>",
+                                      "<eos>",
+                                      "<|tool_response>",
+                                      "[EOT]",
+                                      "[EOS]",
+                                      "<\xEF\xBD\x9C"
+                                      "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+
+/// Pre-tokenizers whose models begin with BOS when the file does not say.
+constexpr std::string_view kBeginsWithBos[] = {"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "tekken"};
 
 }  // namespace
 
@@ -45,8 +66,8 @@ Vocabulary::Vocabulary(const GgufFile& file)
   if (!valid(eos)) eos = -1;
   if (!valid(unknown)) unknown = -1;
   const std::string_view pre = file.get_string("tokenizer.ggml.pre").value_or("");
-  const bool llama3 = pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
-  adds_bos = file.get_bool("tokenizer.ggml.add_bos_token").value_or(sentencepiece || llama3) && bos >= 0;
+  const bool begins = std::find(std::begin(kBeginsWithBos), std::end(kBeginsWithBos), pre) != std::end(kBeginsWithBos);
+  adds_bos = file.get_bool("tokenizer.ggml.add_bos_token").value_or(sentencepiece || begins) && bos >= 0;
   adds_eos = file.get_bool("tokenizer.ggml.add_eos_token").value_or(false) && eos >= 0;
   adds_space_prefix = file.get_bool("tokenizer.ggml.add_space_prefix").value_or(sentencepiece);
   for (const TokenId end : {eos, id("eot_token_id", -1), id("eom_token_id", -1)})
