@@ -35,3 +35,15 @@ add_executable(write_tiny_model tests/support/write_tiny_model.cpp)
 target_include_directories(write_tiny_model PRIVATE tests)
 target_link_libraries(write_tiny_model PRIVATE snug_format)
 snug_warnings(write_tiny_model)
+
+# The binary as a user meets it: bad input, downloads from a local server.
+add_library(fail_reads MODULE tests/cli/fail_reads.cpp)
+snug_warnings(fail_reads)
+set(tiny_model ${PROJECT_BINARY_DIR}/tiny.gguf)
+add_test(NAME tiny_model COMMAND write_tiny_model ${tiny_model})
+set_tests_properties(tiny_model PROPERTIES FIXTURES_SETUP tiny_model)
+foreach(test bad_input pull)
+  add_test(NAME cli_${test} COMMAND python3 ${PROJECT_SOURCE_DIR}/tests/cli/${test}_test.py
+           $<TARGET_FILE:snug> ${tiny_model} $<TARGET_FILE:fail_reads>)
+  set_tests_properties(cli_${test} PROPERTIES FIXTURES_REQUIRED tiny_model)
+endforeach()

@@ -86,11 +86,8 @@ void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
       const WorkerScratch& s = workers_[worker];
       product(*job.gate, job.expert, c.begin, c.end, job.input, s.first, kChunkColumns, s.matmul);
       product(*job.up, job.expert, c.begin, c.end, job.input, s.second, kChunkColumns, s.matmul);
-      for (std::size_t r = 0; r < job.input.rows; ++r) {
-        float* y = s.first + r * kChunkColumns;
-        act(y, s.second + r * kChunkColumns, n, y);
-        std::copy_n(y, n, job.out + r * job.gate->rows + first);
-      }
+      for (std::size_t r = 0; r < job.input.rows; ++r)
+        act(s.first + r * kChunkColumns, s.second + r * kChunkColumns, n, job.out + r * job.gate->rows + first);
     }
   });
 }

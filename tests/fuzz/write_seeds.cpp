@@ -55,6 +55,14 @@ int main(int argc, char** argv) {
   const std::string folder = std::string(argv[1]) + "/";
   write(folder + "llama.gguf",
         tiny_model({.vocab = 262, .width = 16, .layers = 1, .heads = 1, .kv_heads = 1, .ffn = 16, .context = 8}));
+  write(folder + "hybrid.gguf", tiny_model({.vocab = 262,
+                                            .width = 16,
+                                            .layers = 2,
+                                            .heads = 1,
+                                            .kv_heads = 1,
+                                            .ffn = 16,
+                                            .context = 8,
+                                            .hybrid = true}));
   write(folder + "types-v2.gguf", every_type());
   write(folder + "sentencepiece.gguf", sentencepiece());
 }

@@ -166,4 +166,75 @@ SNUG_INLINE U32x16 look_up(const std::int8_t* table, U32x16 codes) {
 #endif
 }
 
+/// Values in [-128, 127] as bytes, and back.
+SNUG_INLINE void store_i8(std::int8_t* p, I32x16 v) {
+#if defined(SNUG_ISA_avx512)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v.v));
+#else
+  std::int32_t words[16];
+  std::memcpy(words, &v, sizeof(words));
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<std::int8_t>(words[i]);
+#endif
+}
+SNUG_INLINE I32x16 load_i8(const std::int8_t* p) {
+  typedef std::int8_t I8x16 __attribute__((vector_size(16)));
+  typedef std::int32_t Words __attribute__((vector_size(64)));
+  const Words words = __builtin_convertvector(load_vector<I8x16>(p), Words);
+  I32x16 out;
+  std::memcpy(&out, &words, sizeof(out));
+  return out;
+}
+
+/// Lane i: the largest lane of v[i].
+SNUG_INLINE F32x16 max_of_each(F32x16 (&v)[16]) {
+#if defined(SNUG_ISA_avx512)
+  // Each step folds two vectors into one that holds half as many lanes of either.
+  const auto fold = [](__m512 a, __m512 b, auto low, auto high) { return _mm512_max_ps(low(a, b), high(a, b)); };
+  __m512 t[8];
+  for (int i = 0; i < 8; ++i)
+    t[i] = fold(
+        v[i].v, v[i + 8].v, [](__m512 a, __m512 b) { return _mm512_shuffle_f32x4(a, b, 0x44); },
+        [](__m512 a, __m512 b) { return _mm512_shuffle_f32x4(a, b, 0xEE); });
+  for (int i = 0; i < 4; ++i)
+    t[i] = fold(
+        t[i], t[i + 4], [](__m512 a, __m512 b) { return _mm512_shuffle_f32x4(a, b, 0x88); },
+        [](__m512 a, __m512 b) { return _mm512_shuffle_f32x4(a, b, 0xDD); });
+  for (int i = 0; i < 2; ++i)
+    t[i] = fold(
+        t[i], t[i + 2], [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0x44); },
+        [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0xEE); });
+  t[0] = fold(
+      t[0], t[1], [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0x88); },
+      [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0xDD); });
+  // 128-bit part p, lane l now belongs to the vector whose number has p's bits at 8 and 4, l's at 2 and 1.
+  const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+  return {_mm512_permutexvar_ps(order, t[0])};
+#else
+  float tops[16];
+  for (int i = 0; i < 16; ++i) tops[i] = hmax(v[i]);
+  return load(tops);
+#endif
+}
+
+/// out[i] = minus the sum of q[16 i .. 16 i + 15], for i < 16.
+SNUG_INLINE void store_negative_sums(const std::int8_t* q, std::int32_t* out) {
+#if defined(SNUG_ISA_avx512)
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i s[4];
+  for (int i = 0; i < 4; ++i) s[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_loadu_si512(q + 64 * i));
+  // Within each 128-bit part: a transposed sum of four vectors.
+  const __m512i t0 = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
+  const __m512i t1 = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
+  const __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(t0, t1), _mm512_unpackhi_epi64(t0, t1));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(out, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_permutexvar_epi32(order, sums)));
+#else
+  for (int i = 0; i < 16; ++i) {
+    std::int32_t sum = 0;
+    for (int j = 0; j < 16; ++j) sum += q[16 * i + j];
+    out[i] = -sum;
+  }
+#endif
+}
+
 }  // namespace snug::SNUG_ISA_NS
