@@ -10,15 +10,15 @@ inline constexpr std::size_t kPanelBytes = 512 * 1024;
 /// Bytes of an unpacked brick of 16 x 32 values at most: values, two scales, two minimums.
 inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
 
-/// Rows of x that are multiplied together.
-inline constexpr std::size_t kTileInputs = 12;
+/// Rows of x that are multiplied together with panels / at most straight from the packed weights.
+inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8;
 
 /// Scratch: the panel, then what the accumulators of a tile of rows and of their fine planes start from.
 inline constexpr std::size_t panel_bytes(std::size_t cols) {
-  return std::max(kPanelBytes, cols / 32 * kPanelBrickBytes);
+  return std::max(kPanelBytes, 2 * (cols / 32 * kPanelBrickBytes));
 }
 inline constexpr std::size_t starts_bytes(std::size_t cols) {
-  return kTileInputs * (cols / 16 + cols / 128 + 2) * 4;
+  return std::max(kTileInputs, kDirectInputs) * (cols / 16 + cols / 128 + 2) * 4;
 }
 
 }  // namespace snug

@@ -88,7 +88,8 @@ SNUG_INLINE float power_of_two(std::int32_t n) {
 /// In two steps, so that 2^n itself may be out of range: results may be denormal or infinite.
 SNUG_INLINE F32x16 scale2(const F32x16& a, const F32x16& n) {
   return each_lane<F32x16>([&](std::size_t i) {
-    const float e = n.v[i] == n.v[i] ? n.v[i] : 0.0f;  // a NaN is in a as well
+    // A NaN is in a as well; beyond +-300 any float is 0 or infinite.
+    const float e = n.v[i] < -300.0f ? -300.0f : n.v[i] < 300.0f ? n.v[i] : n.v[i] == n.v[i] ? 300.0f : 0.0f;
     const auto whole = static_cast<std::int32_t>(e);
     const std::int32_t first = whole >> 1;
     return a.v[i] * power_of_two(first) * power_of_two(whole - first);
@@ -137,7 +138,10 @@ SNUG_INLINE F32x16 to_f32(const I32x16& a) {
 }
 SNUG_INLINE I32x16 to_i32(const F32x16& a) {
   const F32x16 whole = round(a);
-  return each_lane<I32x16>([&](std::size_t i) { return static_cast<std::int32_t>(whole.v[i]); });
+  // NaN and what does not fit become the least integer, as x86 has it.
+  return each_lane<I32x16>([&](std::size_t i) {
+    return __builtin_fabsf(whole.v[i]) < 0x1p31f ? static_cast<std::int32_t>(whole.v[i]) : INT32_MIN;
+  });
 }
 
 SNUG_INLINE float f16_value(std::uint16_t h) {

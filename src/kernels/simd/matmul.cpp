@@ -64,35 +64,43 @@ SNUG_INLINE I32x16 dot(I32x16 acc, U32x16 w, const std::int8_t* a) {
 
 template <class U>
 SNUG_INLINE F32x16 apply_mins(F32x16 sum, const F32x16* min, const Q8Plane& x, std::size_t k32) {
-  if constexpr (U::kMins == 1) sum = fma(sub(zero(), min[0]), set1(x.scaled_sum[k32]), sum);
+  if constexpr (U::kMins == 1) sum = fma(min[0], set1(x.scaled_sum[k32]), sum);
   if constexpr (U::kMins == 2)
     for (std::size_t i = 0; i < 2; ++i)
       sum = fma(min[i], set1(x.scale[k32] * static_cast<float>(x.negative_sum[2 * k32 + i])), sum);
   return sum;
 }
 
-/// One brick for `rows` rows of x: sums[r] += what the brick contributes.
-template <class U, int rows, Weights weights>
-SNUG_INLINE void multiply(const U32x16* bytes, const F32x16* scale, const F32x16* min, const Q8Plane* x,
-                          std::size_t k32, F32x16* sums) {
-  constexpr int kGroups = 8 / U::kScales;
+/// One brick of each of `groups` groups of weights for `rows` rows of x: sums[i][r] += what the brick contributes.
+template <class U, int rows, int groups, Weights weights, class SomeBrick>
+SNUG_INLINE void multiply(const SomeBrick* const (&bricks)[groups], const Q8Plane* x, std::size_t k32,
+                          F32x16 (&sums)[groups][rows]) {
+  constexpr int kWords = 8 / U::kScales;
   for (int s = 0; s < U::kScales; ++s) {
-    I32x16 acc[rows];
+    I32x16 acc[groups][rows];
     SNUG_UNROLL(12)
-    for (int r = 0; r < rows; ++r) acc[r] = start<U>(x[r], k32, s);
+    for (int r = 0; r < rows; ++r)
+      for (int i = 0; i < groups; ++i) acc[i][r] = start<U>(x[r], k32, s);
     SNUG_UNROLL(8)
-    for (int g = 0; g < kGroups; ++g) {
-      const U32x16 w = bytes[s * kGroups + g];
+    for (int g = 0; g < kWords; ++g) {
+      U32x16 w[groups];
+      for (int i = 0; i < groups; ++i) w[i] = bricks[i]->bytes[s * kWords + g];
       SNUG_UNROLL(12)
-      for (int r = 0; r < rows; ++r)
-        acc[r] = dot<U, weights>(acc[r], w, x[r].q + k32 * 32 + static_cast<std::size_t>(s * kGroups + g) * 4);
+      for (int r = 0; r < rows; ++r) {
+        const std::int8_t* a = x[r].q + k32 * 32 + static_cast<std::size_t>(s * kWords + g) * 4;
+        for (int i = 0; i < groups; ++i) acc[i][r] = dot<U, weights>(acc[i][r], w[i], a);
+      }
     }
     SNUG_UNROLL(12)
-    for (int r = 0; r < rows; ++r) sums[r] = fma(mul(to_f32(acc[r]), set1(x[r].scale[k32])), scale[s], sums[r]);
+    for (int r = 0; r < rows; ++r) {
+      const F32x16 scale = set1(x[r].scale[k32]);
+      for (int i = 0; i < groups; ++i) sums[i][r] = fma(mul(to_f32(acc[i][r]), scale), bricks[i]->scale[s], sums[i][r]);
+    }
   }
   if constexpr (U::kMins > 0) {
     SNUG_UNROLL(12)
-    for (int r = 0; r < rows; ++r) sums[r] = apply_mins<U>(sums[r], min, x[r], k32);
+    for (int r = 0; r < rows; ++r)
+      for (int i = 0; i < groups; ++i) sums[i][r] = apply_mins<U>(sums[i][r], bricks[i]->min, x[r], k32);
   }
 }
 
@@ -110,13 +118,13 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
   using U = Unpack<type>;
   Q8Plane x[rows], fine[rows];
   const std::uint32_t *index[rows], *first[rows];
-  F32x16 sums[rows], fine_sums[rows];
+  F32x16 sums[1][rows], fine_sums[rows][1][1];
   for (int r = 0; r < rows; ++r) {
     const Row& row = inputs[std::min(static_cast<std::size_t>(r), valid - 1)];
     x[r] = row.plane;
     fine[r] = row.fine;
     index[r] = first[r] = row.fine_index;
-    sums[r] = fine_sums[r] = zero();
+    sums[0][r] = fine_sums[r][0][0] = zero();
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
     fetch_ahead(block, block_bytes);
@@ -125,17 +133,18 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
     for (int b = 0; b < U::kBricks; ++b) {
       Brick brick;
       U::brick(block, state, b, brick);
+      const Brick* const bricks[] = {&brick};
       const std::size_t k32 = i * U::kBricks + static_cast<std::size_t>(b);
-      multiply<U, rows, Weights::registers>(brick.bytes, brick.scale, brick.min, x, k32, sums);
+      multiply<U, rows, 1, Weights::registers>(bricks, x, k32, sums);
       SNUG_UNROLL(8)
       for (int r = 0; r < rows; ++r)
         if (*index[r] == k32) {
           const auto f = static_cast<std::size_t>(index[r]++ - first[r]);
-          multiply<U, 1, Weights::registers>(brick.bytes, brick.scale, brick.min, &fine[r], f, &fine_sums[r]);
+          multiply<U, 1, 1, Weights::registers>(bricks, &fine[r], f, fine_sums[r]);
         }
     }
   }
-  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, add(sums[r], fine_sums[r]));
+  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, add(sums[0][r], fine_sums[r][0][0]));
 }
 
 /// A brick as it lies in a panel.
@@ -163,40 +172,46 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   }
 }
 
-/// `valid` rows of x; up to `rows` the last one is repeated.
-template <DType type, int rows>
-void multiply_panel(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Row* inputs, std::size_t valid,
-                    float* y, std::size_t y_stride) {
+/// `valid` rows of x (up to `rows` the last one is repeated) with `groups` panels, so that each word of x that is read
+/// meets several vectors of weights.
+template <DType type, int rows, int groups>
+void multiply_panels(const PanelBrick<Unpack<type>>* panel, std::size_t count, const Row* inputs, std::size_t valid,
+                     float* y, std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows];
-  F32x16 sums[rows];
+  F32x16 sums[groups][rows];
   for (int r = 0; r < rows; ++r) {
     x[r] = inputs[std::min(static_cast<std::size_t>(r), valid - 1)].plane;
-    sums[r] = zero();
+    for (int i = 0; i < groups; ++i) sums[i][r] = zero();
   }
-  for (std::size_t k32 = 0; k32 < bricks; ++k32)
-    multiply<U, rows, Weights::panel>(panel[k32].bytes, panel[k32].scale, panel[k32].min, x, k32, sums);
-  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, sums[r]);
+  for (std::size_t k32 = 0; k32 < count; ++k32) {
+    const PanelBrick<U>* bricks[groups];
+    for (int i = 0; i < groups; ++i) bricks[i] = panel + static_cast<std::size_t>(i) * count + k32;
+    multiply<U, rows, groups, Weights::panel>(bricks, x, k32, sums);
+  }
+  for (std::size_t r = 0; r < valid; ++r)
+    for (int i = 0; i < groups; ++i) store(y + r * y_stride + i * 16, sums[i][r]);
 }
 
 /// y += the fine plane of one row, for `groups` panels at once: their chains of sums are independent.
 template <DType type, int groups>
-void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t bricks, const Row& x, float* y) {
+void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, const Row& x, float* y) {
   using U = Unpack<type>;
-  F32x16 sums[groups];
-  for (auto& sum : sums) sum = zero();
+  F32x16 sums[groups][1];
+  for (auto& sum : sums) sum[0] = zero();
   for (std::size_t f = 0; f < x.fine_groups; ++f) {
     SNUG_UNROLL(4)
     for (int g = 0; g < groups; ++g) {
-      const PanelBrick<U>& brick = panel[static_cast<std::size_t>(g) * bricks + x.fine_index[f]];
-      multiply<U, 1, Weights::panel>(brick.bytes, brick.scale, brick.min, &x.fine, f, &sums[g]);
+      const PanelBrick<U>* const brick[] = {panel + static_cast<std::size_t>(g) * count + x.fine_index[f]};
+      F32x16 sum[1][1] = {{sums[g][0]}};
+      multiply<U, 1, 1, Weights::panel>(brick, &x.fine, f, sum);
+      sums[g][0] = sum[0][0];
     }
   }
-  for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g]));
+  for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g][0]));
 }
 
-constexpr std::size_t kTile = kTileInputs;  // rows of x whose accumulators fit into registers
-constexpr std::size_t kDirect = 8;          // up to so many rows are multiplied without a panel
+constexpr std::size_t kTile = kTileInputs, kDirect = kDirectInputs;
 
 template <DType type>
 struct Product {
@@ -207,9 +222,9 @@ struct Product {
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
                                        multiply_group<type, 4>, multiply_group<type, 6>, multiply_group<type, 6>,
                                        multiply_group<type, 8>, multiply_group<type, 8>};
-  static constexpr PanelFn kPanel[] = {multiply_panel<type, 4>, multiply_panel<type, 8>, multiply_panel<type, 10>,
-                                       multiply_panel<type, 12>};
-  static constexpr std::size_t kPanelRows[] = {4, 8, 10, 12};
+  static constexpr PanelFn kPair[] = {multiply_panels<type, 3, 2>, multiply_panels<type, 4, 2>,
+                                      multiply_panels<type, 5, 2>, multiply_panels<type, 6, 2>};
+  static constexpr std::size_t kPairRows[] = {3, 4, 5, 6};
 
   using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Row&, float*);
   static constexpr FineFn kFine[] = {multiply_fine<type, 1>, multiply_fine<type, 2>, multiply_fine<type, 3>,
@@ -229,7 +244,7 @@ struct Product {
       return;
     }
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
-    const std::size_t panel_groups = std::max<std::size_t>(1, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
+    const std::size_t panel_groups = std::max<std::size_t>(2, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
     const std::size_t tiles = (x.rows + kTile - 1) / kTile, tile = (x.rows + tiles - 1) / tiles;
     for (std::size_t g = group_begin; g < group_end; g += panel_groups, y += panel_groups * kTileRows) {
       const std::size_t count = std::min(panel_groups, group_end - g);
@@ -245,9 +260,11 @@ struct Product {
                             std::size_t row, std::size_t n, float* y, std::size_t y_stride, std::int32_t* starts) {
     Row rows[kTile];
     prepare_rows<U>(x, row, n, starts, rows);
-    const auto size = std::lower_bound(std::begin(kPanelRows), std::end(kPanelRows), n) - std::begin(kPanelRows);
-    for (std::size_t i = 0; i < count; ++i)
-      kPanel[size](panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride);
+    const auto size = std::lower_bound(std::begin(kPairRows), std::end(kPairRows), n) - std::begin(kPairRows);
+    for (std::size_t i = 0; i < count; i += 2) {
+      const PanelFn multiply = i + 1 < count ? kPair[size] : multiply_panels<type, kTile, 1>;
+      multiply(panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride);
+    }
     for (std::size_t r = 0; r < n; ++r)
       for (std::size_t i = 0; i < count; i += 4)
         kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, rows[r],

@@ -3,7 +3,7 @@
 /// Unpack<type> has
 ///   kBricks   bricks per block
 ///   kScales   scales per brick: 1, or 2 (one per 16 values)
-///   kMins     minimums per brick: 0, 1 or 2; value = scale * byte - min
+///   kMins     minimums per brick: 0; 1: value = scale * byte + min; 2: value = scale * byte - min
 ///   kSigned   bytes are signed (multiply with dot_signed)
 ///   kOffset   log2 of what an unsigned byte is too large by, -1: nothing
 ///   State begin(block)            what the whole block needs
@@ -62,7 +62,7 @@ template <>
 struct Unpack<DType::q4_1> : Block32<1, -1> {
   static SNUG_INLINE void brick(Block p, const State&, int, Brick& out) {
     out.scale[0] = halfs(p);
-    out.min[0] = sub(zero(), halfs(p + 32));
+    out.min[0] = halfs(p + 32);
     split_nibbles(p + 64, out.bytes);
   }
 };
@@ -86,7 +86,7 @@ template <>
 struct Unpack<DType::q5_1> : Block32<1, -1> {
   static SNUG_INLINE void brick(Block p, const State&, int, Brick& out) {
     out.scale[0] = halfs(p);
-    out.min[0] = sub(zero(), halfs(p + 32));
+    out.min[0] = halfs(p + 32);
     const U32x16 fifth = load_u32(p + 64);
     split_nibbles(p + 128, out.bytes);
     for (int g = 0; g < 8; ++g) out.bytes[g] |= fifth_bits(fifth, g);
@@ -126,7 +126,7 @@ struct Block256 {
   static constexpr bool kSigned = false;
 };
 
-/// Q4_K and Q5_K: d, dmin, and eight 6-bit scales and minimums in three words.
+/// Q4_K and Q5_K: d, -dmin, and eight 6-bit scales and minimums in three words.
 struct ScaleMin {
   F32x16 d, dmin;
   U32x16 scales[2], mins[2];
@@ -136,7 +136,7 @@ SNUG_INLINE ScaleMin load_scale_min(Block p) {
   const U32x16 w0 = load_u32(p + 64), w1 = load_u32(p + 128), w2 = load_u32(p + 192);
   ScaleMin s;
   s.d = halfs(p);
-  s.dmin = halfs(p + 32);
+  s.dmin = sub(zero(), halfs(p + 32));
   s.scales[0] = w0 & 0x3F3F3F3Fu;
   s.mins[0] = w1 & 0x3F3F3F3Fu;
   s.scales[1] = (w2 & kNibbles) | (((w0 >> 6) & 0x03030303u) << 4);
