@@ -57,23 +57,34 @@ void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
 /// A job is published by raising `epoch`; every worker takes part in every job and raises `done`, so nobody can still
 /// be reading a job when the next one is written.
 struct ThreadPool::State {
-  std::size_t n = 0, grain = 1;
+  /// The chunks that a worker does first; others take from it when theirs are done.
+  struct alignas(64) Segment {
+    std::atomic<std::size_t> next{0};
+    std::size_t end = 0;
+  };
+
+  explicit State(unsigned size) : segments(size) {}
+
+  std::size_t grain = 1;
   void* context = nullptr;
   Chunk chunk = nullptr;
   alignas(64) std::atomic<std::uint32_t> epoch{0};
-  alignas(64) std::atomic<std::size_t> next{0};
   alignas(64) std::atomic<std::uint32_t> done{0};
   std::atomic<bool> stop{false}, failed{false};
   std::mutex error_mutex;
   std::exception_ptr error;
+  std::vector<Segment> segments;
   std::vector<std::thread> workers;
 
   void work(unsigned worker) {
     try {
-      while (!failed.load(std::memory_order_relaxed)) {
-        const std::size_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-        if (begin >= n) break;
-        chunk(context, begin, std::min(n, begin + grain), worker);
+      for (std::size_t i = 0; i < segments.size(); ++i) {
+        Segment& segment = segments[(worker + i) % segments.size()];
+        while (!failed.load(std::memory_order_relaxed)) {
+          const std::size_t begin = segment.next.fetch_add(grain, std::memory_order_relaxed);
+          if (begin >= segment.end) break;
+          chunk(context, begin, std::min(segment.end, begin + grain), worker);
+        }
       }
     } catch (...) {
       const std::lock_guard lock(error_mutex);
@@ -94,7 +105,7 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(unsigned threads)
-    : size_(threads ? threads : allowed_cpus()), state_(std::make_unique<State>()) {
+    : size_(threads ? threads : allowed_cpus()), state_(std::make_unique<State>(size_)) {
   // Reserved first: the vector's size is read by the workers and must be final before the first job.
   state_->workers.reserve(size_ - 1);
   for (unsigned i = 1; i < size_; ++i)
@@ -116,11 +127,14 @@ void ThreadPool::run(std::size_t n, std::size_t grain, void* context, Chunk chun
     return;
   }
   State& s = *state_;
-  s.n = n;
   s.grain = grain;
   s.context = context;
   s.chunk = chunk;
-  s.next.store(0, std::memory_order_relaxed);
+  const std::size_t chunks = (n + grain - 1) / grain;
+  for (std::size_t i = 0; i < size_; ++i) {
+    s.segments[i].next.store(chunks * i / size_ * grain, std::memory_order_relaxed);
+    s.segments[i].end = std::min(n, chunks * (i + 1) / size_ * grain);
+  }
   s.done.store(0, std::memory_order_relaxed);
   s.epoch.fetch_add(1, std::memory_order_release);
   s.epoch.notify_all();

@@ -17,9 +17,10 @@ public:
 
   unsigned size() const { return size_; }
 
-  /// Calls fn(begin, end, worker) over [0, n) in chunks of `grain` (the last may be shorter) handed out dynamically;
-  /// returns when all are done. One job at a time, from one thread, not nested. The first exception thrown by fn is
-  /// rethrown here. Which worker gets a chunk must never influence a result.
+  /// Calls fn(begin, end, worker) over [0, n) in chunks of `grain` (the last may be shorter); returns when all are
+  /// done. Each worker begins with its own stretch of [0, n), the same in every call, so that it meets in its caches
+  /// what it wrote before; whoever is done helps the others. One job at a time, from one thread, not nested. The first
+  /// exception thrown by fn is rethrown here. Which worker gets a chunk must never influence a result.
   template <class F>
   void parallel_for(std::size_t n, std::size_t grain, F&& fn) {
     using Fn = std::remove_reference_t<F>;

@@ -138,8 +138,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
     pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
       const Worker& w = workers_[index];
       for (std::size_t i = from; i < to; ++i) {
-        // The longest items first, so that the workers end together.
-        const Item& item = items[items.size() - 1 - i];
+        const Item& item = items[i];
         const std::size_t m = item.count * group;
         prepare(layer, item, queries, query_stride, w);
         for (std::size_t q = 0; q < m; ++q) start(layer, item, sinks, q, w.total_state[q], w.total_acc + q * v_dim);

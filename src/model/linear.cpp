@@ -7,18 +7,31 @@ namespace snug {
 
 namespace {
 
-/// A run of groups of one job.
+/// A run of groups of one job, for a run of its rows.
 struct Chunk {
-  std::size_t job, begin, end;
+  std::size_t job, begin, end, row, rows;
 };
 
-/// Splits jobs of `groups(job)` groups into chunks, `step` groups long.
+constexpr std::size_t kPartRows = 128;  // enough to be worth unpacking the weights for
+
+/// Splits jobs of `groups(job)` groups into chunks. Many rows are split among the workers first, as all work on rows
+/// is: then each finds its rows in its own caches.
 template <class Jobs, class Groups>
-std::vector<Chunk> split(const Jobs& jobs, std::size_t step, Groups groups) {
+std::vector<Chunk> split(const Jobs& jobs, std::size_t workers, Groups groups) {
   std::vector<Chunk> chunks;
-  for (std::size_t j = 0; j < jobs.size(); ++j)
-    for (std::size_t g = 0, n = groups(jobs[j]); g < n; g += step) chunks.push_back({j, g, std::min(n, g + step)});
+  const std::size_t parts = std::clamp<std::size_t>(jobs[0].input.rows / kPartRows, 1, workers);
+  for (std::size_t p = 0; p < parts; ++p)
+    for (std::size_t j = 0; j < jobs.size(); ++j) {
+      const std::size_t rows = jobs[j].input.rows, row = rows * p / parts, row_end = rows * (p + 1) / parts;
+      for (std::size_t g = 0, n = groups(jobs[j]); g < n; g += kChunkGroups)
+        chunks.push_back({j, g, std::min(n, g + kChunkGroups), row, row_end - row});
+    }
   return chunks;
+}
+
+Input rows_of(const Input& input, std::size_t row, std::size_t rows) {
+  const Q8Rows& q8 = input.q8;
+  return {input.f32 + row * input.stride, input.stride, {q8.data + row * q8.stride(), rows, q8.k}, rows};
 }
 
 }  // namespace
@@ -49,7 +62,7 @@ void Products::product(const Linear& linear, std::uint32_t expert, std::size_t b
 }
 
 void Products::run(std::span<const Job> jobs) {
-  const auto chunks = split(jobs, kChunkGroups, [](const Job& job) { return job.linear->groups(); });
+  const auto chunks = split(jobs, pool_.size(), [](const Job& job) { return job.linear->groups(); });
   // Long runs of weights keep the memory pipe full; several per worker keep both ends together.
   const bool few = jobs[0].input.rows <= kFewRows;
   const std::size_t grain = few ? std::clamp<std::size_t>(chunks.size() / (pool_.size() * 4), 1, 8) : 1;
@@ -59,13 +72,14 @@ void Products::run(std::span<const Job> jobs) {
       const Job& job = jobs[c.job];
       const std::size_t first = c.begin * kTileRows, n = std::min(job.linear->rows, c.end * kTileRows) - first;
       const WorkerScratch& scratch = workers_[worker];
+      const Input input = rows_of(job.input, c.row, c.rows);
+      float* out = job.out + c.row * job.stride + first;
       if (!job.add && n % kTileRows == 0) {
-        product(*job.linear, job.expert, c.begin, c.end, job.input, job.out + first, job.stride, scratch.matmul);
+        product(*job.linear, job.expert, c.begin, c.end, input, out, job.stride, scratch.matmul);
         continue;
       }
-      product(*job.linear, job.expert, c.begin, c.end, job.input, scratch.first, kChunkColumns, scratch.matmul);
-      for (std::size_t r = 0; r < job.input.rows; ++r) {
-        float* out = job.out + r * job.stride + first;
+      product(*job.linear, job.expert, c.begin, c.end, input, scratch.first, kChunkColumns, scratch.matmul);
+      for (std::size_t r = 0; r < c.rows; ++r, out += job.stride) {
         const float* in = scratch.first + r * kChunkColumns;
         if (job.add)
           kernels().add(out, in, n);
@@ -77,17 +91,19 @@ void Products::run(std::span<const Job> jobs) {
 }
 
 void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
-  const auto chunks = split(jobs, kChunkGroups, [](const GatedJob& job) { return job.gate->groups(); });
+  const auto chunks = split(jobs, pool_.size(), [](const GatedJob& job) { return job.gate->groups(); });
   pool_.parallel_for(chunks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
       const Chunk& c = chunks[i];
       const GatedJob& job = jobs[c.job];
       const std::size_t first = c.begin * kTileRows, n = std::min(job.gate->rows, c.end * kTileRows) - first;
       const WorkerScratch& s = workers_[worker];
-      product(*job.gate, job.expert, c.begin, c.end, job.input, s.first, kChunkColumns, s.matmul);
-      product(*job.up, job.expert, c.begin, c.end, job.input, s.second, kChunkColumns, s.matmul);
-      for (std::size_t r = 0; r < job.input.rows; ++r)
-        act(s.first + r * kChunkColumns, s.second + r * kChunkColumns, n, job.out + r * job.gate->rows + first);
+      const Input input = rows_of(job.input, c.row, c.rows);
+      product(*job.gate, job.expert, c.begin, c.end, input, s.first, kChunkColumns, s.matmul);
+      product(*job.up, job.expert, c.begin, c.end, input, s.second, kChunkColumns, s.matmul);
+      for (std::size_t r = 0; r < c.rows; ++r)
+        act(s.first + r * kChunkColumns, s.second + r * kChunkColumns, n,
+            job.out + (c.row + r) * job.gate->rows + first);
     }
   });
 }
