@@ -10,15 +10,19 @@ inline constexpr std::size_t kPanelBytes = 512 * 1024;
 /// Bytes of an unpacked brick of 16 x 32 values at most: values, two scales, two minimums.
 inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
 
-/// Rows of x that are multiplied together with panels / at most straight from the packed weights.
-inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8;
+/// Rows of x that are multiplied together: with panels, straight from the packed weights, and in two such tiles.
+inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8, kMostDirectInputs = 16;
 
-/// Scratch: the panel, then what the accumulators of a tile of rows and of their fine planes start from.
 inline constexpr std::size_t panel_bytes(std::size_t cols) {
   return std::max(kPanelBytes, 2 * (cols / 32 * kPanelBrickBytes));
 }
+/// What the accumulators of a tile of rows and of their fine planes start from.
 inline constexpr std::size_t starts_bytes(std::size_t cols) {
   return std::max(kTileInputs, kDirectInputs) * (cols / 16 + cols / 128 + 2) * 4;
+}
+/// The same and which rows have a brick in their fine plane, for one tile without a panel.
+inline constexpr std::size_t few_rows_bytes(std::size_t cols) {
+  return (starts_bytes(cols) + cols / 32 + 63) / 64 * 64;
 }
 
 }  // namespace snug

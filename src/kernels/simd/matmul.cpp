@@ -111,20 +111,38 @@ SNUG_INLINE void fetch_ahead(Block block, std::size_t bytes) {
   for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + kAhead + line, 0, 3);
 }
 
-/// Few rows, `valid` of them (the others repeat the last): straight from the packed block.
+/// Up to kDirectInputs rows that meet packed weights, and for every brick which of them have it in their fine plane.
+struct FewRows {
+  Row row[kDirectInputs];
+  std::size_t count;
+  const std::uint8_t* fine_rows;  ///< per brick: bit r for row r
+};
+
+template <class U>
+void prepare_few(const Q8Rows& x, std::size_t row, std::size_t count, std::byte* scratch, FewRows& out) {
+  auto* starts = reinterpret_cast<std::int32_t*>(scratch);
+  prepare_rows<U>(x, row, count, starts, out.row);
+  out.count = count;
+  auto* fine_rows = reinterpret_cast<std::uint8_t*>(scratch + starts_bytes(x.k));
+  std::fill_n(fine_rows, x.k / 32, std::uint8_t{0});
+  for (std::size_t r = 0; r < count; ++r)
+    for (std::size_t f = 0; f < x.fine_groups(); ++f)
+      fine_rows[out.row[r].fine_index[f]] |= static_cast<std::uint8_t>(1u << r);
+  out.fine_rows = fine_rows;
+}
+
+/// Few rows (up to `rows` the last one is repeated) straight from the packed block.
 template <DType type, int rows>
-void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const Row* inputs, std::size_t valid,
-                    float* y, std::size_t y_stride) {
+void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const FewRows& input, float* y,
+                    std::size_t y_stride) {
   using U = Unpack<type>;
-  Q8Plane x[rows], fine[rows];
-  const std::uint32_t *index[rows], *first[rows];
+  Q8Plane x[rows];
   F32x16 sums[1][rows], fine_sums[rows][1][1];
+  std::size_t fine_at[rows];
   for (int r = 0; r < rows; ++r) {
-    const Row& row = inputs[std::min(static_cast<std::size_t>(r), valid - 1)];
-    x[r] = row.plane;
-    fine[r] = row.fine;
-    index[r] = first[r] = row.fine_index;
+    x[r] = input.row[std::min(static_cast<std::size_t>(r), input.count - 1)].plane;
     sums[0][r] = fine_sums[r][0][0] = zero();
+    fine_at[r] = 0;
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
     fetch_ahead(block, block_bytes);
@@ -136,15 +154,13 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, co
       const Brick* const bricks[] = {&brick};
       const std::size_t k32 = i * U::kBricks + static_cast<std::size_t>(b);
       multiply<U, rows, 1, Weights::registers>(bricks, x, k32, sums);
-      SNUG_UNROLL(8)
-      for (int r = 0; r < rows; ++r)
-        if (*index[r] == k32) {
-          const auto f = static_cast<std::size_t>(index[r]++ - first[r]);
-          multiply<U, 1, 1, Weights::registers>(bricks, &fine[r], f, fine_sums[r]);
-        }
+      for (unsigned fine = input.fine_rows[k32]; fine != 0; fine &= fine - 1) {
+        const int r = __builtin_ctz(fine);
+        multiply<U, 1, 1, Weights::registers>(bricks, &input.row[r].fine, fine_at[r]++, fine_sums[r]);
+      }
     }
   }
-  for (std::size_t r = 0; r < valid; ++r) store(y + r * y_stride, add(sums[0][r], fine_sums[r][0][0]));
+  for (std::size_t r = 0; r < input.count; ++r) store(y + r * y_stride, add(sums[0][r], fine_sums[r][0][0]));
 }
 
 /// A brick as it lies in a panel.
@@ -211,12 +227,12 @@ void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, con
   for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g][0]));
 }
 
-constexpr std::size_t kTile = kTileInputs, kDirect = kDirectInputs;
+constexpr std::size_t kTile = kTileInputs, kDirect = kDirectInputs, kMostDirect = kMostDirectInputs;
 
 template <DType type>
 struct Product {
   using U = Unpack<type>;
-  using GroupFn = void (*)(Block, std::size_t, std::size_t, const Row*, std::size_t, float*, std::size_t);
+  using GroupFn = void (*)(Block, std::size_t, std::size_t, const FewRows&, float*, std::size_t);
   using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Row*, std::size_t, float*, std::size_t);
   // Not every number of rows has code of its own: it would take minutes to compile.
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
@@ -235,14 +251,20 @@ struct Product {
     const std::size_t block_bytes = kTileRows * dtype_info(type).block_bytes;
     const std::size_t bricks = w.cols / 32, blocks = bricks / U::kBricks;
     const std::size_t group_bytes = blocks * block_bytes;
-    auto* starts = reinterpret_cast<std::int32_t*>(scratch + panel_bytes(w.cols));
-    if (x.rows <= kDirect) {
-      Row rows[kDirect];
-      prepare_rows<U>(x, 0, x.rows, starts, rows);
+    std::byte* prepared = scratch + panel_bytes(w.cols);
+    if (x.rows <= kMostDirect) {
+      // More rows than one tile: the second meets the weights in the first cache.
+      FewRows tiles[kMostDirect / kDirect];
+      const std::size_t count = (x.rows + kDirect - 1) / kDirect, tile = (x.rows + count - 1) / count;
+      for (std::size_t t = 0; t < count; ++t)
+        prepare_few<U>(x, t * tile, std::min(tile, x.rows - t * tile), prepared + t * few_rows_bytes(w.cols), tiles[t]);
       for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
-        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, rows, x.rows, y, y_stride);
+        for (std::size_t t = 0; t < count; ++t)
+          kGroup[tiles[t].count - 1](w.data + g * group_bytes, block_bytes, blocks, tiles[t], y + t * tile * y_stride,
+                                     y_stride);
       return;
     }
+    auto* starts = reinterpret_cast<std::int32_t*>(prepared);
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
     const std::size_t panel_groups = std::max<std::size_t>(2, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
     const std::size_t tiles = (x.rows + kTile - 1) / kTile, tile = (x.rows + tiles - 1) / tiles;
