@@ -69,7 +69,19 @@ struct Unpack<DType::q4_1> : Block32<1, -1> {
 
 /// Bit 4 of values 4g .. 4g+3, spread from bits 4g .. 4g+3 of each lane to bit 4 of its four bytes.
 SNUG_INLINE U32x16 fifth_bits(U32x16 bits, int g) {
+#if defined(SNUG_ISA_avx512)
+  // Byte i of a 64-bit pair of lanes takes the pair's bits from here on, so that bit 4 is the wanted one.
+  const auto from = [g](int i) {
+    return (std::uint64_t{32} * (i / 4) + static_cast<unsigned>(4 * g + i % 4 + 60)) % 64;
+  };
+  std::uint64_t control = 0;
+  for (int i = 0; i < 8; ++i) control |= from(i) << (8 * i);
+  const __m512i spread =
+      _mm512_multishift_epi64_epi8(_mm512_set1_epi64(static_cast<long long>(control)), reinterpret_cast<__m512i>(bits));
+  return reinterpret_cast<U32x16>(spread) & 0x10101010u;
+#else
   return ((((bits >> (4 * g)) & 15u) * 0x00204081u) & 0x01010101u) << 4;
+#endif
 }
 
 template <>
