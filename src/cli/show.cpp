@@ -86,6 +86,8 @@ void print(const GgufFile& file, const ModelConfig& config, bool tensors) {
   for (const std::size_t context : kContexts)
     if (context <= config.trained_context)
       fmt::print("  {:>8} tokens  {:>10}\n", context, format_bytes(config.kv_bytes(context)));
+  if (config.state_bytes() > 0)
+    fmt::print("  recurrent state, at any length  {}\n", format_bytes(config.state_bytes()));
   if (!tensors) {
     fmt::print("\n--tensors lists the tensors.\n");
     return;
@@ -109,6 +111,7 @@ void print_json(const GgufFile& file, const ModelConfig& config) {
   for (std::uint32_t i = 0; i < config.layer_count; ++i) json["layer_bytes"].push_back(layer_bytes(file, i));
   for (const std::size_t context : kContexts)
     if (context <= config.trained_context) json["kv_bytes"][std::to_string(context)] = config.kv_bytes(context);
+  json["state_bytes"] = config.state_bytes();
   for (const GgufTensor& t : file.tensors())
     json["tensors"].push_back(
         {{"name", t.name}, {"type", dtype_info(t.type).name}, {"shape", t.shape}, {"bytes", t.bytes}});
