@@ -10,8 +10,8 @@ inline constexpr std::size_t kPanelBytes = 512 * 1024;
 /// Bytes of an unpacked brick of 16 x 32 values at most: values, two scales, two minimums.
 inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
 
-/// Rows of x that are multiplied together: with panels, straight from the packed weights, and in two such tiles.
-inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8, kMostDirectInputs = 16;
+/// Rows of x that are multiplied together with panels, and at most straight from the packed weights.
+inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8;
 
 inline constexpr std::size_t panel_bytes(std::size_t cols) {
   return std::max(kPanelBytes, 2 * (cols / 32 * kPanelBrickBytes));

@@ -188,11 +188,22 @@ void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, Pane
   }
 }
 
+/// Weights that are fetched, a little with every brick, while others are multiplied.
+struct Ahead {
+  Block at, end;
+  SNUG_INLINE void fetch() {
+    constexpr std::size_t kLines = 5;  // at 16 rows, what the next panels need
+    if (at >= end) return;
+    for (std::size_t line = 0; line < kLines; ++line) __builtin_prefetch(at + 64 * line, 0, 2);
+    at += 64 * kLines;
+  }
+};
+
 /// `valid` rows of x (up to `rows` the last one is repeated) with `groups` panels, so that each word of x that is read
 /// meets several vectors of weights.
 template <DType type, int rows, int groups>
 void multiply_panels(const PanelBrick<Unpack<type>>* panel, std::size_t count, const Row* inputs, std::size_t valid,
-                     float* y, std::size_t y_stride) {
+                     float* y, std::size_t y_stride, Ahead& ahead) {
   using U = Unpack<type>;
   Q8Plane x[rows];
   F32x16 sums[groups][rows];
@@ -203,6 +214,7 @@ void multiply_panels(const PanelBrick<Unpack<type>>* panel, std::size_t count, c
   for (std::size_t k32 = 0; k32 < count; ++k32) {
     const PanelBrick<U>* bricks[groups];
     for (int i = 0; i < groups; ++i) bricks[i] = panel + static_cast<std::size_t>(i) * count + k32;
+    ahead.fetch();
     multiply<U, rows, groups, Weights::panel>(bricks, x, k32, sums);
   }
   for (std::size_t r = 0; r < valid; ++r)
@@ -227,13 +239,15 @@ void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, con
   for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g][0]));
 }
 
-constexpr std::size_t kTile = kTileInputs, kDirect = kDirectInputs, kMostDirect = kMostDirectInputs;
+constexpr std::size_t kTile = kTileInputs;
 
 template <DType type>
 struct Product {
   using U = Unpack<type>;
+  // Where unpacking is dear, fewer rows pay for a panel.
+  static constexpr std::size_t kDirect = U::kScales == 2 ? kDirectInputs / 2 : kDirectInputs;
   using GroupFn = void (*)(Block, std::size_t, std::size_t, const FewRows&, float*, std::size_t);
-  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Row*, std::size_t, float*, std::size_t);
+  using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Row*, std::size_t, float*, std::size_t, Ahead&);
   // Not every number of rows has code of its own: it would take minutes to compile.
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
                                        multiply_group<type, 4>, multiply_group<type, 6>, multiply_group<type, 6>,
@@ -252,16 +266,11 @@ struct Product {
     const std::size_t bricks = w.cols / 32, blocks = bricks / U::kBricks;
     const std::size_t group_bytes = blocks * block_bytes;
     std::byte* prepared = scratch + panel_bytes(w.cols);
-    if (x.rows <= kMostDirect) {
-      // More rows than one tile: the second meets the weights in the first cache.
-      FewRows tiles[kMostDirect / kDirect];
-      const std::size_t count = (x.rows + kDirect - 1) / kDirect, tile = (x.rows + count - 1) / count;
-      for (std::size_t t = 0; t < count; ++t)
-        prepare_few<U>(x, t * tile, std::min(tile, x.rows - t * tile), prepared + t * few_rows_bytes(w.cols), tiles[t]);
+    if (x.rows <= kDirect) {
+      FewRows rows;
+      prepare_few<U>(x, 0, x.rows, prepared, rows);
       for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
-        for (std::size_t t = 0; t < count; ++t)
-          kGroup[tiles[t].count - 1](w.data + g * group_bytes, block_bytes, blocks, tiles[t], y + t * tile * y_stride,
-                                     y_stride);
+        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, rows, y, y_stride);
       return;
     }
     auto* starts = reinterpret_cast<std::int32_t*>(prepared);
@@ -272,20 +281,24 @@ struct Product {
       const std::size_t count = std::min(panel_groups, group_end - g);
       for (std::size_t i = 0; i < count; ++i)
         unpack_panel<type>(w.data + (g + i) * group_bytes, block_bytes, blocks, panel + i * bricks);
+      const Block next = w.data + (g + count) * group_bytes;
+      Ahead ahead{next, next + count * group_bytes};
       for (std::size_t row = 0; row < x.rows; row += tile)
-        multiply_tile(panel, count, bricks, x, row, std::min(tile, x.rows - row), y + row * y_stride, y_stride, starts);
+        multiply_tile(panel, count, bricks, x, row, std::min(tile, x.rows - row), y + row * y_stride, y_stride, starts,
+                      ahead);
     }
   }
 
   /// `n` rows of x with `count` panels.
   static void multiply_tile(const PanelBrick<U>* panel, std::size_t count, std::size_t bricks, const Q8Rows& x,
-                            std::size_t row, std::size_t n, float* y, std::size_t y_stride, std::int32_t* starts) {
+                            std::size_t row, std::size_t n, float* y, std::size_t y_stride, std::int32_t* starts,
+                            Ahead& ahead) {
     Row rows[kTile];
     prepare_rows<U>(x, row, n, starts, rows);
     const auto size = std::lower_bound(std::begin(kPairRows), std::end(kPairRows), n) - std::begin(kPairRows);
     for (std::size_t i = 0; i < count; i += 2) {
       const PanelFn multiply = i + 1 < count ? kPair[size] : multiply_panels<type, kTile, 1>;
-      multiply(panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride);
+      multiply(panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride, ahead);
     }
     for (std::size_t r = 0; r < n; ++r)
       for (std::size_t i = 0; i < count; i += 4)
