@@ -1,6 +1,7 @@
 # The fuzz target, twice: driven over corpus and seeded mutations as a test, and (SNUG_FUZZ, clang) by libFuzzer:
 #   cmake --preset fuzz && cmake --build build/fuzz --target gguf_fuzz
-#   build/fuzz/gguf_fuzz -dict=tests/fuzz/gguf.dict NEW_FINDINGS tests/fuzz/corpus
+#   build/fuzz/gguf_fuzz -dict=tests/fuzz/gguf.dict -max_total_time=1800 NEW_FOLDER tests/fuzz/corpus tests/fuzz/found
+# corpus/ holds whole models (write_fuzz_seeds), found/ the small inputs that reach more of the code (gguf_fuzz -merge=1).
 set(fuzz_dir ${PROJECT_SOURCE_DIR}/tests/fuzz)
 
 function(snug_fuzz_target name)
@@ -12,6 +13,7 @@ endfunction()
 
 snug_fuzz_target(fuzz_replay ${fuzz_dir}/gguf_fuzz.cpp ${fuzz_dir}/replay_main.cpp)
 add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_dir}/corpus 20000)
+add_test(NAME fuzz_replay_found COMMAND fuzz_replay ${fuzz_dir}/found 200)
 snug_fuzz_target(write_fuzz_seeds ${fuzz_dir}/write_seeds.cpp)
 if(SNUG_FUZZ)
   snug_fuzz_target(gguf_fuzz ${fuzz_dir}/gguf_fuzz.cpp)
