@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 
 #include "generate/session.hpp"
@@ -29,7 +30,7 @@ std::vector<std::string> prompts(std::size_t count) {
 }
 
 std::uint64_t hash_of(std::uint64_t hash, std::span<const float> logits) {
-  for (const std::byte b : std::as_bytes(logits)) hash = (hash ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  for (const float value : logits) hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3u;
   return hash;
 }
 

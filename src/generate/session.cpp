@@ -1,6 +1,7 @@
 #include "generate/session.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 
 #include "base/error.hpp"
@@ -80,8 +81,8 @@ void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
 TokenId Session::sample(std::size_t row) {
   const std::span<const float> logits(logits_.data() + row * model_.config().vocab_size, model_.config().vocab_size);
   if (hash_)
-    for (const std::byte b : std::as_bytes(logits))
-      stats_.logits_hash = (stats_.logits_hash ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+    for (const float value : logits)
+      stats_.logits_hash = (stats_.logits_hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3u;
   return sampler_.sample(logits, history_);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace snug {
 
@@ -16,6 +17,15 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes) : shapes_(std::mov
     if (!pool) pool = std::make_shared<PagePool>(ledger, shape.page_bytes());
     pools_.push_back(pool);
   }
+}
+
+Bytes KvPools::slack_bytes() const {
+  std::set<const PagePool*> distinct;
+  for (const auto& pool : pools_)
+    if (pool) distinct.insert(pool.get());
+  Bytes total = 0;
+  for (const PagePool* pool : distinct) total += pool->slab_bytes();
+  return total;
 }
 
 KvStore::KvStore(KvPools& pools, std::size_t slack) : pools_(pools), slack_(slack) {

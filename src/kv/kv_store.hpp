@@ -29,6 +29,8 @@ public:
   KvPools(Ledger& ledger, std::vector<KvShape> shapes);
   const std::vector<KvShape>& shapes() const { return shapes_; }
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
+  /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.
+  Bytes slack_bytes() const;
 
 private:
   std::vector<KvShape> shapes_;

@@ -16,6 +16,8 @@ public:
   std::byte* allocate();
   void free(std::byte* page) noexcept;
   std::size_t page_bytes() const { return page_bytes_; }
+  /// What the pool grows by.
+  std::size_t slab_bytes() const { return slab_pages_ * page_bytes_; }
 
 private:
   /// Pages of one mapping; it goes back to the system when all of them are free.

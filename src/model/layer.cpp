@@ -11,7 +11,7 @@ namespace {
 
 class Mapper {
 public:
-  Mapper(const GgufFile& file, const ModelConfig& config, ResidentSource& source, bool as_f32)
+  Mapper(const GgufFile& file, const ModelConfig& config, FileSource& source, bool as_f32)
       : file_(file), config_(config), source_(source), as_f32_(as_f32) {}
 
   const GgufTensor& tensor(const std::string& name) const {
@@ -178,22 +178,24 @@ private:
 
   const GgufFile& file_;
   const ModelConfig& config_;
-  ResidentSource& source_;
+  FileSource& source_;
   bool as_f32_;
 };
 
 }  // namespace
 
-ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, ResidentSource& source, bool as_f32) {
+ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, FileSource& source, bool as_f32) {
   Mapper mapper(file, config, source, as_f32);
   ModelWeights weights;
   weights.embedding = mapper.linear("token_embd", config.width, config.vocab_size);
   weights.output =
       mapper.has("output.weight") ? mapper.linear("output", config.width, config.vocab_size) : weights.embedding;
+  if (weights.output.weight.id != weights.embedding.weight.id) source.only_rows(weights.embedding.weight);
   weights.output_norm = mapper.vector("output_norm.weight", config.width);
   if (const std::size_t each = config.per_layer_input) {
     const std::size_t all = each * config.layer_count;
     weights.per_layer_embedding = mapper.linear("per_layer_token_embd", all, config.vocab_size);
+    source.only_rows(weights.per_layer_embedding.weight);
     weights.per_layer_projection = mapper.linear("per_layer_model_proj", config.width, all);
     weights.per_layer_norm = mapper.vector("per_layer_proj_norm.weight", each);
   }

@@ -6,7 +6,7 @@
 #include "base/thread_pool.hpp"
 #include "model/config.hpp"
 #include "model/linear.hpp"
-#include "weights/resident_source.hpp"
+#include "weights/file_source.hpp"
 
 namespace snug {
 
@@ -57,6 +57,6 @@ struct ModelWeights {
 };
 
 /// Announces all matrices to `source` and reads all vectors. Throws FormatError for missing tensors and wrong shapes.
-ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, ResidentSource& source, bool as_f32);
+ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, FileSource& source, bool as_f32);
 
 }  // namespace snug

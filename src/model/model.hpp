@@ -25,6 +25,8 @@ struct ModelOptions {
   std::size_t max_rows = 512;  ///< most rows of one forward call; activations are sized by it
   bool reference =
       false;  ///< dequantise all weights to f32, f32 activations and KV rounding as usual (slow: for `eval kl`)
+  /// Where the budget is too small for all weights, KV of so many tokens is left room for (more pushes weights out).
+  std::size_t kv_tokens = 2048;
 };
 
 /// What one forward call cost (bytes of weights and KV that had to be read).

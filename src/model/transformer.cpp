@@ -83,9 +83,6 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
       act_(activation(config_.activation)) {
   tokenizer_memory_ = ledger.reserve(Tag::tokenizer, tokenizer_->memory_bytes());
   weights_ = map_weights(file_, config_, source_, options_.reference);
-  source_.load();
-  log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads", file_.path(), config_.layer_count,
-      config_.architecture, kernels().name, pool.size());
   std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
   for (const LayerConfig& l : config_.layers) {
@@ -99,6 +96,14 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(ledger, *products_, config_, options_.max_rows);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
   plan_activations(ledger);
+  const auto kv_room = [&](std::size_t tokens) {
+    return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
+  };
+  source_.load(kv_room(options_.kv_tokens), kv_room(std::max<std::size_t>(config_.trained_context, options_.kv_tokens)),
+               kChunkGroups);
+  log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
+      config_.layer_count, config_.architecture, kernels().name, pool.size(), format_bytes(source_.pinned_bytes()),
+      format_bytes(source_.total_bytes()));
 }
 
 void Transformer::plan_activations(Ledger& ledger) {

@@ -81,7 +81,7 @@ private:
   ThreadPool& pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
   Reservation tokenizer_memory_;
-  ResidentSource source_;
+  FileSource source_;
   ModelWeights weights_;
   std::unique_ptr<Products> products_;
   std::unique_ptr<Attention> attention_;

@@ -22,8 +22,8 @@ struct Weight {
 
 /// Rows of a weight in tile layout. Holding it keeps the bytes where they are.
 struct WeightSlice {
-  TileMatrix matrix;            ///< rows and data of the slice: its group 0 is the slice's first group
-  std::shared_ptr<void> lease;  ///< empty when nothing needs to be held
+  TileMatrix matrix;                  ///< rows and data of the slice: its group 0 is the slice's first group
+  std::shared_ptr<const void> lease;  ///< empty when nothing needs to be held
 };
 
 class WeightSource {

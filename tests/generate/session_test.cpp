@@ -18,7 +18,8 @@ struct TinyEngine {
                       bool hybrid = false)
       : ledger(budget),
         pool(threads),
-        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool, ModelOptions{max_rows, false}) {}
+        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool,
+              ModelOptions{.max_rows = max_rows, .kv_tokens = 128}) {}
   Ledger ledger;
   ThreadPool pool;
   Transformer model;
@@ -65,6 +66,38 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
               << threads << " threads, " << rows << " rows, speculation " << speculate << ", hybrid " << hybrid;
         }
   }
+}
+
+TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
+  const std::string file = tiny_model({.vocab = 512, .width = 256, .layers = 4, .ffn = 512});
+  ThreadPool pool(2);
+  const auto run = [&](Bytes budget, LedgerReport& report) {
+    Ledger ledger(budget);
+    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .kv_tokens = 128});
+    Session session(model, 256, greedy());
+    session.hash_logits(true);
+    session.prompt(model.tokenizer().encode(kPrompt));
+    GenerateOptions options;
+    options.max_tokens = 30;
+    options.ignore_end = true;
+    session.generate(options, nullptr);
+    report = ledger.report();
+    return session.stats().logits_hash;
+  };
+  LedgerReport report;
+  const std::uint64_t expected = run(Ledger::kUnlimited, report);
+  const Bytes all = report.peak, weights = report.by_tag[static_cast<std::size_t>(Tag::weights)];
+  std::size_t fitted = 0;
+  for (Bytes less = weights / 8; less < weights; less += weights / 8) {
+    try {
+      EXPECT_EQ(run(all - less, report), expected) << less;
+      EXPECT_LE(report.peak, all - less);
+      ++fitted;
+    } catch (const OutOfBudget&) {
+      EXPECT_GT(less, weights / 2);  // too small even to stream
+    }
+  }
+  EXPECT_GE(fitted, 4u);
 }
 
 TEST(SessionTest, BatchesDoNotChangeLogits) {

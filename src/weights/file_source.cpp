@@ -1,0 +1,220 @@
+#include "weights/file_source.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <span>
+
+#include "base/error.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+constexpr Bytes kPage = 4096;
+constexpr std::size_t kLoadBytes = 1 << 20;  // per task: large enough for the disk, small enough for the cache
+
+std::uint32_t narrow(std::uint64_t value, const std::string& name) {
+  if (value == 0 || value > std::numeric_limits<std::uint32_t>::max())
+    fail<FormatError>("tensor {} has a dimension of {}", name, value);
+  return static_cast<std::uint32_t>(value);
+}
+
+}  // namespace
+
+Weight FileSource::add(const GgufFile& file, const GgufTensor& tensor, bool as_f32) {
+  if (!dtype_info(tensor.type).weight)
+    fail<FormatError>("tensor {} has type {}, which cannot be multiplied", tensor.name, dtype_info(tensor.type).name);
+  Entry entry;
+  entry.file = &file.file(tensor.file);
+  entry.file_type = tensor.type;
+  entry.file_offset = tensor.offset;
+  Weight& w = entry.weight;
+  w.id = static_cast<std::uint32_t>(entries_.size());
+  w.type = as_f32 ? DType::f32 : tensor.type;
+  w.cols = narrow(tensor.columns(), tensor.name);
+  w.rows = narrow(tensor.shape.size() > 1 ? tensor.shape[1] : 1, tensor.name);
+  w.experts = narrow(tensor.shape.size() > 2 ? tensor.shape[2] : 1, tensor.name);
+  entry.offset = bytes_;
+  bytes_ = checked_add(bytes_, round_up(checked_mul(tile_matrix_bytes(w.type, w.rows, w.cols), w.experts), kAlign));
+  entries_.push_back(entry);
+  return w;
+}
+
+void FileSource::load(Bytes spare, Bytes most_spare, std::size_t slice_groups) {
+  step_ = slice_groups;
+  spare_ = spare;
+  const LedgerReport report = ledger_.report();
+  const Bytes taken = checked_add(report.used, most_spare), free = report.limit > taken ? report.limit - taken : 0;
+  if (bytes_ + kPage <= free)
+    load_whole();
+  else
+    load_bands();
+}
+
+void FileSource::load_whole() {
+  whole_ = Buffer(ledger_, Tag::weights, bytes_);
+  struct Task {
+    const Entry* entry;
+    std::size_t begin, end;  // groups over all experts
+  };
+  std::vector<Task> tasks;
+  std::size_t largest = 0;
+  for (const Entry& e : entries_) {
+    const std::size_t step = std::max<std::size_t>(1, kLoadBytes / e.file_group_bytes());
+    largest = std::max(largest, step * e.file_group_bytes());
+    for (std::size_t g = 0; g < e.all_groups(); g += step) tasks.push_back({&e, g, std::min(e.all_groups(), g + step)});
+  }
+  std::vector<std::vector<std::byte>> scratch(pool_.size());
+  pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
+    scratch[worker].resize(largest);
+    for (std::size_t i = from; i < to; ++i) {
+      const Entry& e = *tasks[i].entry;
+      read_groups(e, tasks[i].begin, tasks[i].end, scratch[worker].data(),
+                  whole_.data() + e.offset + tasks[i].begin * e.group_bytes());
+    }
+  });
+}
+
+void FileSource::load_bands() {
+  open_direct();
+  std::size_t packed = 0, raw = 0;
+  for (const Entry& e : entries_) {
+    if (e.only_rows) continue;
+    packed = std::max(packed, round_up(step_ * e.group_bytes(), kAlign));
+    raw = std::max(raw, round_up(step_ * e.file_group_bytes(), kAlign));
+  }
+  slot_memory_ = Buffer(ledger_, Tag::weights, (packed + raw) * pool_.size());
+  for (std::size_t i = 0; i < pool_.size(); ++i) {
+    std::byte* at = slot_memory_.data() + i * (packed + raw);
+    slots_.push_back({at, at + packed});
+  }
+  for (const Slot& slot : slots_) free_slots_.push_back(&slot);
+  for (std::size_t band = 0; band < kBands; ++band) {
+    std::size_t size = 0;
+    for (Entry& e : entries_) {
+      e.band_offset[band] = size;
+      const std::size_t groups = e.band_begin(band + 1, step_) - e.band_begin(band, step_);
+      if (!e.only_rows) size += round_up(groups * e.group_bytes(), kAlign);
+    }
+    const LedgerReport report = ledger_.report();
+    if (report.limit < report.used || report.limit - report.used < size + spare_ + kPage) break;
+    Buffer buffer(ledger_, Tag::weights, size);
+    pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t i = from; i < to; ++i) {
+        const Entry& e = entries_[i];
+        if (e.only_rows) continue;
+        const auto slot = take_slot();
+        const std::size_t end = e.band_begin(band + 1, step_);
+        std::byte* out = buffer.data() + e.band_offset[band];
+        for (std::size_t g = e.band_begin(band, step_); g < end; g += step_, out += step_ * e.group_bytes())
+          read_groups(e, g, std::min(end, g + step_), slot->raw, out);
+      }
+    });
+    bands_.push_back(std::move(buffer));
+  }
+  holder_ = ledger_.add_holder({[] { return 1.0; }, [this](Bytes wanted) { return give_back(wanted); }});
+}
+
+void FileSource::open_direct() {
+  for (Entry& e : entries_) {
+    if (e.file->descriptor() < 0) continue;  // not a file of the file system
+    auto known =
+        std::find_if(direct_.begin(), direct_.end(), [&](const auto& file) { return file->path() == e.file->path(); });
+    if (known == direct_.end()) known = direct_.insert(known, open_file(e.file->path(), Caching::direct));
+    e.file = known->get();
+  }
+}
+
+Bytes FileSource::give_back(Bytes wanted) {
+  Bytes released = 0;
+  while (released < wanted && !bands_.empty()) {
+    released += bands_.back().size();
+    bands_.pop_back();
+  }
+  return released;
+}
+
+Bytes FileSource::pinned_bytes() const {
+  Bytes total = whole_.size();
+  for (const Buffer& band : bands_) total += band.size();
+  return total;
+}
+
+void FileSource::read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw,
+                             std::byte* out) const {
+  const Weight& w = entry.weight;
+  const std::size_t in_row = row_bytes(entry.file_type, w.cols);
+  const std::size_t groups = w.groups();
+  const bool convert = w.type != entry.file_type;
+  std::vector<float> converted(convert ? kTileRows * w.cols : 0);
+  // Consecutive groups of an expert are consecutive rows of the file: one read; the rows of expert e start at e * rows.
+  for (std::size_t g = begin; g < end;) {
+    const std::size_t expert = g / groups, first = g % groups;
+    const std::size_t last = std::min(groups, first + (end - g));
+    const std::size_t row0 = first * kTileRows, rows = std::min<std::size_t>(w.rows, last * kTileRows) - row0;
+    entry.file->read(entry.file_offset + (expert * w.rows + row0) * in_row, std::span(raw, rows * in_row));
+    for (std::size_t r = 0; r < rows; r += kTileRows, out += entry.group_bytes()) {
+      const std::size_t n = std::min(kTileRows, rows - r);
+      const std::byte* in = raw + r * in_row;
+      if (convert) {
+        for (std::size_t i = 0; i < n; ++i)
+          dequantize_row(entry.file_type, in + i * in_row, w.cols, converted.data() + i * w.cols);
+        in = reinterpret_cast<const std::byte*>(converted.data());
+      }
+      pack_group(w.type, w.cols, in, n, out);
+    }
+    g += last - first;
+  }
+}
+
+const std::byte* FileSource::find(const Entry& entry, std::size_t begin, std::size_t end) const {
+  if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.group_bytes();
+  for (std::size_t band = 0; band < bands_.size() && !entry.only_rows; ++band) {
+    const std::size_t first = entry.band_begin(band, step_);
+    if (begin >= first && end <= entry.band_begin(band + 1, step_))
+      return bands_[band].data() + entry.band_offset[band] + (begin - first) * entry.group_bytes();
+  }
+  return nullptr;
+}
+
+WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                              std::size_t group_end) {
+  const Entry& entry = entries_[weight.id];
+  const std::size_t begin = expert * weight.groups() + group_begin, end = begin + (group_end - group_begin);
+  TileMatrix m{weight.type, std::min<std::size_t>(weight.rows, group_end * kTileRows) - group_begin * kTileRows,
+               weight.cols, find(entry, begin, end)};
+  if (m.data) return {m, nullptr};
+  std::shared_ptr<const Slot> slot = take_slot();
+  read_groups(entry, begin, end, slot->raw, slot->packed);
+  m.data = slot->packed;
+  return {m, std::move(slot)};
+}
+
+void FileSource::row(const Weight& weight, std::size_t row, float* out) {
+  const Entry& entry = entries_[weight.id];
+  const std::size_t group = row / kTileRows;
+  if (const std::byte* data = find(entry, group, group + 1)) {
+    dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, row % kTileRows, out);
+    return;
+  }
+  std::vector<std::byte> raw(row_bytes(entry.file_type, weight.cols));
+  entry.file->read(entry.file_offset + row * raw.size(), raw);
+  dequantize_row(entry.file_type, raw.data(), weight.cols, out);
+}
+
+std::shared_ptr<const FileSource::Slot> FileSource::take_slot() {
+  std::unique_lock lock(mutex_);
+  slot_free_.wait(lock, [this] { return !free_slots_.empty(); });
+  const Slot* slot = free_slots_.back();
+  free_slots_.pop_back();
+  return {slot, [this](const Slot* s) {
+            {
+              const std::lock_guard free_lock(mutex_);
+              free_slots_.push_back(s);
+            }
+            slot_free_.notify_one();
+          }};
+}
+
+}  // namespace snug

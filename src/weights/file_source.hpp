@@ -1,0 +1,93 @@
+#pragma once
+/// The weights of a GGUF file: in memory as far as the budget goes, the rest read when it is asked for.
+///
+/// When everything fits it is one buffer, packed on arrival. Else the groups of every tensor are cut into kBands bands,
+/// and the first bands of all tensors are pinned: the same share of every layer. A slice outside of them is read (past
+/// the page cache) and packed into a slot that its lease holds. Pinned bands are given back, last first, when the
+/// ledger is asked for more.
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/thread_pool.hpp"
+#include "format/gguf.hpp"
+#include "weights/weight_source.hpp"
+
+namespace snug {
+
+class FileSource final : public WeightSource {
+public:
+  FileSource(Ledger& ledger, ThreadPool& pool) : ledger_(ledger), pool_(pool) {}
+
+  /// Announces a tensor of shape [cols, rows] or [cols, rows, experts]. `as_f32` dequantises it on arrival.
+  /// Throws FormatError when the kernels cannot multiply its type. REQUIRES: before load().
+  Weight add(const GgufFile& file, const GgufTensor& tensor, bool as_f32 = false);
+  /// This weight is only looked up by rows: a budget that is short spends nothing on it.
+  void only_rows(const Weight& weight) { entries_[weight.id].only_rows = true; }
+  /// Reads and packs what fits into the ledger when `spare` bytes are left free; in one piece, never to be given back,
+  /// when even `most_spare` remain. Slices are of at most `slice_groups` groups. Throws IoError, OutOfBudget.
+  void load(Bytes spare, Bytes most_spare, std::size_t slice_groups);
+
+  WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                    std::size_t group_end) override;
+  void row(const Weight& weight, std::size_t row, float* out) override;
+
+  /// Bytes of all weights, and of those that are in memory.
+  Bytes total_bytes() const { return bytes_; }
+  Bytes pinned_bytes() const;
+
+private:
+  static constexpr std::size_t kBands = 16;
+
+  struct Entry {
+    const RandomAccessFile* file = nullptr;
+    DType file_type{};
+    Weight weight;
+    Bytes file_offset = 0;
+    bool only_rows = false;
+    std::size_t offset = 0;                ///< in whole_
+    std::size_t band_offset[kBands] = {};  ///< in bands_
+
+    std::size_t all_groups() const { return weight.groups() * weight.experts; }
+    std::size_t group_bytes() const { return kTileRows * row_bytes(weight.type, weight.cols); }
+    std::size_t file_group_bytes() const { return kTileRows * row_bytes(file_type, weight.cols); }
+    /// First group (over all experts) of a band; bounds are where slices begin.
+    std::size_t band_begin(std::size_t band, std::size_t step) const {
+      return band == kBands ? all_groups() : all_groups() * band / kBands / step * step;
+    }
+  };
+  struct Slot {
+    std::byte *packed, *raw;
+  };
+
+  void load_whole();
+  void load_bands();
+  void open_direct();
+  /// Groups [begin, end) over all experts, packed to `out`. `raw`: file_group_bytes() of each.
+  void read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw, std::byte* out) const;
+  /// Where groups lie in memory; null when they do not.
+  const std::byte* find(const Entry& entry, std::size_t begin, std::size_t end) const;
+  Bytes give_back(Bytes wanted);
+  /// Waits for a slot; it is free again when the pointer dies.
+  std::shared_ptr<const Slot> take_slot();
+
+  Ledger& ledger_;
+  ThreadPool& pool_;
+  std::vector<Entry> entries_;
+  Bytes bytes_ = 0, spare_ = 0;
+  std::size_t step_ = 1;
+  Buffer whole_;  ///< all of it, or
+  std::vector<Buffer> bands_;
+  std::vector<std::unique_ptr<RandomAccessFile>> direct_;
+  Buffer slot_memory_;
+  std::mutex mutex_;
+  std::condition_variable slot_free_;
+  std::vector<Slot> slots_;
+  std::vector<const Slot*> free_slots_;
+  std::shared_ptr<void> holder_;
+};
+
+}  // namespace snug
