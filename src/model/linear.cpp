@@ -17,9 +17,9 @@ constexpr std::size_t kPartRows = 128;  // enough to be worth unpacking the weig
 /// Splits jobs of `groups(job)` groups into chunks. Many rows are split among the workers first, as all work on rows
 /// is: then each finds its rows in its own caches.
 template <class Jobs, class Groups>
-std::vector<Chunk> split(const Jobs& jobs, std::size_t workers, Groups groups) {
+std::vector<Chunk> split(const Jobs& jobs, std::size_t most_parts, Groups groups) {
   std::vector<Chunk> chunks;
-  const std::size_t parts = std::clamp<std::size_t>(jobs[0].input.rows / kPartRows, 1, workers);
+  const std::size_t parts = std::clamp<std::size_t>(jobs[0].input.rows / kPartRows, 1, most_parts);
   for (std::size_t p = 0; p < parts; ++p)
     for (std::size_t j = 0; j < jobs.size(); ++j) {
       const std::size_t rows = jobs[j].input.rows, row = rows * p / parts, row_end = rows * (p + 1) / parts;
@@ -62,7 +62,8 @@ void Products::product(const Linear& linear, std::uint32_t expert, std::size_t b
 }
 
 void Products::run(std::span<const Job> jobs) {
-  const auto chunks = split(jobs, pool_.size(), [](const Job& job) { return job.linear->groups(); });
+  const auto chunks =
+      split(jobs, source_.streams() ? 1 : pool_.size(), [](const Job& job) { return job.linear->groups(); });
   // Long runs of weights keep the memory pipe full; several per worker keep both ends together.
   const bool few = jobs[0].input.rows <= kFewRows;
   const std::size_t grain = few ? std::clamp<std::size_t>(chunks.size() / (pool_.size() * 4), 1, 8) : 1;
@@ -91,7 +92,8 @@ void Products::run(std::span<const Job> jobs) {
 }
 
 void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
-  const auto chunks = split(jobs, pool_.size(), [](const GatedJob& job) { return job.gate->groups(); });
+  const auto chunks =
+      split(jobs, source_.streams() ? 1 : pool_.size(), [](const GatedJob& job) { return job.gate->groups(); });
   pool_.parallel_for(chunks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
       const Chunk& c = chunks[i];

@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kAlign = 64;
 constexpr Bytes kPage = 4096;
+constexpr Bytes kAheadBytes = 16 << 20;      // of memory for reading ahead,
+constexpr std::size_t kMostAhead = 256;      // and of ranges
 constexpr std::size_t kLoadBytes = 1 << 20;  // per task: large enough for the disk, small enough for the cache
 
 std::uint32_t narrow(std::uint64_t value, const std::string& name) {
@@ -84,12 +86,12 @@ void FileSource::load_bands() {
     packed = std::max(packed, round_up(step_ * e.group_bytes(), kAlign));
     raw = std::max(raw, round_up(step_ * e.file_group_bytes(), kAlign));
   }
-  slot_memory_ = Buffer(ledger_, Tag::weights, (packed + raw) * pool_.size());
-  for (std::size_t i = 0; i < pool_.size(); ++i) {
-    std::byte* at = slot_memory_.data() + i * (packed + raw);
-    slots_.push_back({at, at + packed});
-  }
-  for (const Slot& slot : slots_) free_slots_.push_back(&slot);
+  slot_memory_ = Buffer(ledger_, Tag::weights, packed * pool_.size());
+  for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * packed);
+  const LedgerReport before = ledger_.report();
+  const Bytes ring = std::min(kAheadBytes, (before.limit - before.used) / 8);
+  read_ahead_ = std::make_unique<ReadAhead>(
+      ledger_, std::clamp<std::size_t>(ring / ReadAhead::slot_bytes(raw), 2 * pool_.size() + 2, kMostAhead), raw);
   for (std::size_t band = 0; band < kBands; ++band) {
     std::size_t size = 0;
     for (Entry& e : entries_) {
@@ -100,15 +102,16 @@ void FileSource::load_bands() {
     const LedgerReport report = ledger_.report();
     if (report.limit < report.used || report.limit - report.used < size + spare_ + kPage) break;
     Buffer buffer(ledger_, Tag::weights, size);
-    pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned) {
+    std::vector<std::vector<std::byte>> scratch(pool_.size());
+    pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
+      scratch[worker].resize(raw);
       for (std::size_t i = from; i < to; ++i) {
         const Entry& e = entries_[i];
         if (e.only_rows) continue;
-        const auto slot = take_slot();
         const std::size_t end = e.band_begin(band + 1, step_);
         std::byte* out = buffer.data() + e.band_offset[band];
         for (std::size_t g = e.band_begin(band, step_); g < end; g += step_, out += step_ * e.group_bytes())
-          read_groups(e, g, std::min(end, g + step_), slot->raw, out);
+          read_groups(e, g, std::min(end, g + step_), scratch[worker].data(), out);
       }
     });
     bands_.push_back(std::move(buffer));
@@ -141,30 +144,42 @@ Bytes FileSource::pinned_bytes() const {
   return total;
 }
 
-void FileSource::read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw,
-                             std::byte* out) const {
+ReadAhead::Range FileSource::range_of(const Entry& entry, std::size_t begin, std::size_t end) {
+  const Weight& w = entry.weight;
+  const std::size_t in_row = row_bytes(entry.file_type, w.cols), expert = begin / w.groups();
+  const std::size_t row0 = begin % w.groups() * kTileRows;
+  const std::size_t rows = std::min<std::size_t>(w.rows, row0 + (end - begin) * kTileRows) - row0;
+  return {entry.file, entry.file_offset + (expert * w.rows + row0) * in_row, rows * in_row};
+}
+
+void FileSource::pack(const Entry& entry, std::span<const std::byte> rows, std::byte* out) {
   const Weight& w = entry.weight;
   const std::size_t in_row = row_bytes(entry.file_type, w.cols);
-  const std::size_t groups = w.groups();
   const bool convert = w.type != entry.file_type;
   std::vector<float> converted(convert ? kTileRows * w.cols : 0);
-  // Consecutive groups of an expert are consecutive rows of the file: one read; the rows of expert e start at e * rows.
-  for (std::size_t g = begin; g < end;) {
-    const std::size_t expert = g / groups, first = g % groups;
-    const std::size_t last = std::min(groups, first + (end - g));
-    const std::size_t row0 = first * kTileRows, rows = std::min<std::size_t>(w.rows, last * kTileRows) - row0;
-    entry.file->read(entry.file_offset + (expert * w.rows + row0) * in_row, std::span(raw, rows * in_row));
-    for (std::size_t r = 0; r < rows; r += kTileRows, out += entry.group_bytes()) {
-      const std::size_t n = std::min(kTileRows, rows - r);
-      const std::byte* in = raw + r * in_row;
-      if (convert) {
-        for (std::size_t i = 0; i < n; ++i)
-          dequantize_row(entry.file_type, in + i * in_row, w.cols, converted.data() + i * w.cols);
-        in = reinterpret_cast<const std::byte*>(converted.data());
-      }
-      pack_group(w.type, w.cols, in, n, out);
+  for (; !rows.empty(); out += entry.group_bytes()) {
+    const std::size_t n = std::min(kTileRows, rows.size() / in_row);
+    const std::byte* in = rows.data();
+    if (convert) {
+      for (std::size_t i = 0; i < n; ++i)
+        dequantize_row(entry.file_type, in + i * in_row, w.cols, converted.data() + i * w.cols);
+      in = reinterpret_cast<const std::byte*>(converted.data());
     }
-    g += last - first;
+    pack_group(w.type, w.cols, in, n, out);
+    rows = rows.subspan(n * in_row);
+  }
+}
+
+void FileSource::read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw, std::byte* out) {
+  // Consecutive groups of an expert are consecutive rows of the file: one read.
+  for (std::size_t g = begin; g < end;) {
+    const std::size_t last = std::min(end, (g / entry.weight.groups() + 1) * entry.weight.groups());
+    const ReadAhead::Range range = range_of(entry, g, last);
+    const std::span<std::byte> rows(raw, range.size);
+    range.file->read(range.offset, rows);
+    pack(entry, rows, out);
+    out += (last - g) * entry.group_bytes();
+    g = last;
   }
 }
 
@@ -185,9 +200,11 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
   TileMatrix m{weight.type, std::min<std::size_t>(weight.rows, group_end * kTileRows) - group_begin * kTileRows,
                weight.cols, find(entry, begin, end)};
   if (m.data) return {m, nullptr};
-  std::shared_ptr<const Slot> slot = take_slot();
-  read_groups(entry, begin, end, slot->raw, slot->packed);
-  m.data = slot->packed;
+  const ReadAhead::Range range = range_of(entry, begin, end);
+  const ReadAhead::Lease rows = read_ahead_->get(range);
+  std::shared_ptr<std::byte> slot = take_slot();
+  pack(entry, std::span(rows.data, range.size), slot.get());
+  m.data = slot.get();
   return {m, std::move(slot)};
 }
 
@@ -203,12 +220,12 @@ void FileSource::row(const Weight& weight, std::size_t row, float* out) {
   dequantize_row(entry.file_type, raw.data(), weight.cols, out);
 }
 
-std::shared_ptr<const FileSource::Slot> FileSource::take_slot() {
+std::shared_ptr<std::byte> FileSource::take_slot() {
   std::unique_lock lock(mutex_);
   slot_free_.wait(lock, [this] { return !free_slots_.empty(); });
-  const Slot* slot = free_slots_.back();
+  std::byte* slot = free_slots_.back();
   free_slots_.pop_back();
-  return {slot, [this](const Slot* s) {
+  return {slot, [this](std::byte* s) {
             {
               const std::lock_guard free_lock(mutex_);
               free_slots_.push_back(s);

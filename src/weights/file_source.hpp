@@ -3,8 +3,8 @@
 ///
 /// When everything fits it is one buffer, packed on arrival. Else the groups of every tensor are cut into kBands bands,
 /// and the first bands of all tensors are pinned: the same share of every layer. A slice outside of them is read (past
-/// the page cache) and packed into a slot that its lease holds. Pinned bands are given back, last first, when the
-/// ledger is asked for more.
+/// the page cache, ahead of use) and packed into a slot that its lease holds. Pinned bands are given back, last first,
+/// when the ledger is asked for more.
 
 #include <condition_variable>
 #include <memory>
@@ -14,6 +14,7 @@
 #include "base/buffer.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
+#include "weights/read_ahead.hpp"
 #include "weights/weight_source.hpp"
 
 namespace snug {
@@ -33,6 +34,7 @@ public:
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
+  bool streams() const override { return read_ahead_ != nullptr; }
   void row(const Weight& weight, std::size_t row, float* out) override;
 
   /// Bytes of all weights, and of those that are in memory.
@@ -59,20 +61,21 @@ private:
       return band == kBands ? all_groups() : all_groups() * band / kBands / step * step;
     }
   };
-  struct Slot {
-    std::byte *packed, *raw;
-  };
 
   void load_whole();
   void load_bands();
   void open_direct();
-  /// Groups [begin, end) over all experts, packed to `out`. `raw`: file_group_bytes() of each.
-  void read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw, std::byte* out) const;
+  /// Where groups [begin, end) (over all experts, of one expert) lie in the file.
+  static ReadAhead::Range range_of(const Entry& entry, std::size_t begin, std::size_t end);
+  /// Rows as in the file, packed to `out`.
+  static void pack(const Entry& entry, std::span<const std::byte> rows, std::byte* out);
+  /// Groups [begin, end) over all experts, read now. `raw`: file_group_bytes() of each.
+  static void read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw, std::byte* out);
   /// Where groups lie in memory; null when they do not.
   const std::byte* find(const Entry& entry, std::size_t begin, std::size_t end) const;
   Bytes give_back(Bytes wanted);
-  /// Waits for a slot; it is free again when the pointer dies.
-  std::shared_ptr<const Slot> take_slot();
+  /// Memory for a packed slice; waits until some is free.
+  std::shared_ptr<std::byte> take_slot();
 
   Ledger& ledger_;
   ThreadPool& pool_;
@@ -85,8 +88,8 @@ private:
   Buffer slot_memory_;
   std::mutex mutex_;
   std::condition_variable slot_free_;
-  std::vector<Slot> slots_;
-  std::vector<const Slot*> free_slots_;
+  std::vector<std::byte*> free_slots_;
+  std::unique_ptr<ReadAhead> read_ahead_;
   std::shared_ptr<void> holder_;
 };
 

@@ -32,6 +32,8 @@ public:
   /// Groups [group_begin, group_end) of one matrix; waits until they are in memory. Thread-safe.
   virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                             std::size_t group_end) = 0;
+  /// Whether slices may have to be read for each use: then one use should serve all rows.
+  virtual bool streams() const = 0;
   /// One row as f32[cols] (embedding look-up). Thread-safe.
   virtual void row(const Weight& weight, std::size_t row, float* out) = 0;
 };

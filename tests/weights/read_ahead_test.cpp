@@ -1,0 +1,82 @@
+// Reading ahead never changes what is read, whatever the order in which ranges are asked for.
+
+#include "weights/read_ahead.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <random>
+
+#include "base/error.hpp"
+#include "support/gguf_writer.hpp"
+
+namespace snug {
+namespace {
+
+std::string some_bytes(std::size_t n) {
+  std::mt19937 random(1);
+  std::string bytes(n, '\0');
+  for (char& b : bytes) b = static_cast<char>(random());
+  return bytes;
+}
+
+struct ReadAheadTest : testing::Test {
+  static constexpr std::size_t kSize = 5000, kCount = 40;
+  const std::string bytes = some_bytes(kSize * kCount);
+  testing_support::MemoryFile file{bytes};
+  Ledger ledger{Ledger::kUnlimited};
+
+  ReadAhead::Range range(std::size_t i) const { return {&file, i * kSize, kSize}; }
+  bool right(const ReadAhead::Lease& lease, std::size_t i) const {
+    return std::memcmp(lease.data, bytes.data() + i * kSize, kSize) == 0;
+  }
+};
+
+TEST_F(ReadAheadTest, TheSameOrderAgainAndAgain) {
+  ReadAhead ahead(ledger, 8, kSize);
+  for (int pass = 0; pass < 20; ++pass)
+    for (std::size_t i = 0; i < kCount; ++i) ASSERT_TRUE(right(ahead.get(range(i)), i)) << pass << " " << i;
+}
+
+TEST_F(ReadAheadTest, AnyOrder) {
+  ReadAhead ahead(ledger, 6, kSize);
+  std::mt19937 random(2);
+  for (int i = 0; i < 3000; ++i) {
+    const std::size_t at = random() % kCount;
+    ASSERT_TRUE(right(ahead.get(range(at)), at)) << i;
+  }
+}
+
+TEST_F(ReadAheadTest, SeveralWorkersEachWithItsStretch) {
+  ReadAhead ahead(ledger, 8, kSize);
+  std::atomic<int> wrong{0};
+  for (int pass = 0; pass < 20; ++pass) {
+    std::vector<std::thread> workers;
+    for (std::size_t w = 0; w < 3; ++w)
+      workers.emplace_back([&, w] {
+        // Stretches overlap by a few ranges: two workers may want the same one at once.
+        for (std::size_t i = w * 12; i < w * 12 + 16; ++i) wrong += !right(ahead.get(range(i)), i);
+      });
+    for (auto& worker : workers) worker.join();
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(ReadAheadTest, ErrorsReachWhoeverAsked) {
+  const testing_support::MemoryFile broken(bytes, 20 * kSize);
+  ReadAhead ahead(ledger, 8, kSize);
+  for (int pass = 0; pass < 5; ++pass)
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const ReadAhead::Range wanted{&broken, i * kSize, kSize};
+      if (i == 19 || i == 20) continue;  // a range is read with what lies around it
+      if (i < 19) {
+        EXPECT_TRUE(right(ahead.get(wanted), i));
+      } else {
+        EXPECT_THROW(ahead.get(wanted), IoError);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace snug
