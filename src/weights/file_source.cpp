@@ -185,12 +185,12 @@ void FileSource::read_groups(const Entry& entry, std::size_t begin, std::size_t 
 
 const std::byte* FileSource::find(const Entry& entry, std::size_t begin, std::size_t end) const {
   if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.group_bytes();
-  for (std::size_t band = 0; band < bands_.size() && !entry.only_rows; ++band) {
-    const std::size_t first = entry.band_begin(band, step_);
-    if (begin >= first && end <= entry.band_begin(band + 1, step_))
-      return bands_[band].data() + entry.band_offset[band] + (begin - first) * entry.group_bytes();
-  }
-  return nullptr;
+  if (entry.only_rows || bands_.empty()) return nullptr;
+  std::size_t band = begin * kBands / entry.all_groups();
+  while (entry.band_begin(band, step_) > begin) --band;
+  while (entry.band_begin(band + 1, step_) <= begin) ++band;
+  if (band >= bands_.size() || end > entry.band_begin(band + 1, step_)) return nullptr;
+  return bands_[band].data() + entry.band_offset[band] + (begin - entry.band_begin(band, step_)) * entry.group_bytes();
 }
 
 WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,

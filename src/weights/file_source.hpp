@@ -42,7 +42,7 @@ public:
   Bytes pinned_bytes() const;
 
 private:
-  static constexpr std::size_t kBands = 16;
+  static constexpr std::size_t kBands = 64;
 
   struct Entry {
     const RandomAccessFile* file = nullptr;
