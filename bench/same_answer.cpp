@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 
 #include "generate/session.hpp"
@@ -27,11 +26,6 @@ std::vector<std::string> prompts(std::size_t count) {
     result.push_back(text + "\nAnswer:");
   }
   return result;
-}
-
-std::uint64_t hash_of(std::uint64_t hash, std::span<const float> logits) {
-  for (const float value : logits) hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3u;
-  return hash;
 }
 
 struct Answers {
@@ -87,7 +81,7 @@ std::vector<std::uint64_t> run_batches(const std::string& path, std::size_t batc
           rows.push_back({prompt[i], sequences[b].get(), i + 1 == prompt.size()});
         model->forward(rows, std::span(logits).subspan(b * vocab, vocab));
       }
-      hashes[from + b] = hash_of(0, std::span(logits).subspan(b * vocab, vocab));
+      hashes[from + b] = hash_logits(0, std::span(logits).subspan(b * vocab, vocab));
     }
     for (std::size_t step = 0;; ++step) {
       std::vector<Row> rows;
@@ -100,7 +94,7 @@ std::vector<std::uint64_t> run_batches(const std::string& path, std::size_t batc
       if (rows.empty()) break;
       model->forward(rows, logits);
       for (std::size_t i = 0; i < who.size(); ++i)
-        hashes[who[i]] = hash_of(hashes[who[i]], std::span(logits).subspan(i * vocab, vocab));
+        hashes[who[i]] = hash_logits(hashes[who[i]], std::span(logits).subspan(i * vocab, vocab));
     }
   }
   return hashes;

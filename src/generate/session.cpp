@@ -78,11 +78,14 @@ void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
   history_.insert(history_.end(), tokens.begin(), tokens.end());
 }
 
+std::uint64_t hash_logits(std::uint64_t hash, std::span<const float> logits) {
+  for (const float value : logits) hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3u;
+  return hash;
+}
+
 TokenId Session::sample(std::size_t row) {
   const std::span<const float> logits(logits_.data() + row * model_.config().vocab_size, model_.config().vocab_size);
-  if (hash_)
-    for (const float value : logits)
-      stats_.logits_hash = (stats_.logits_hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3u;
+  if (hash_) stats_.logits_hash = snug::hash_logits(stats_.logits_hash, logits);
   return sampler_.sample(logits, history_);
 }
 

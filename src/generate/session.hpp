@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,9 @@
 #include "model/model.hpp"
 
 namespace snug {
+
+/// `hash` with the bits of further logits mixed in (FNV-1a over their words).
+std::uint64_t hash_logits(std::uint64_t hash, std::span<const float> logits);
 
 struct GenerateOptions {
   std::size_t max_tokens = 512;
@@ -32,7 +36,7 @@ struct SessionStats {
   std::size_t prompt_tokens = 0, generated_tokens = 0;
   double prompt_seconds = 0, generate_seconds = 0;
   Bytes generate_bytes = 0;       ///< weights and KV read while generating
-  std::uint64_t logits_hash = 0;  ///< FNV-1a over all logits that tokens were sampled from
+  std::uint64_t logits_hash = 0;  ///< hash_logits() over all logits that tokens were sampled from
 };
 
 class Session {
