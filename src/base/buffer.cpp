@@ -8,12 +8,30 @@
 
 namespace snug {
 
+namespace {
+
+constexpr Bytes kHugePage = 2 * kMiB;
+
+/// Memory from the kernel; what a huge page fits into starts at one, so that it can be one.
+void* map_memory(Bytes bytes) {
+  const Bytes room = bytes >= kHugePage ? kHugePage : 0;
+  void* mapped = mmap(nullptr, bytes + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED || room == 0) return mapped;
+  auto* begin = static_cast<std::byte*>(mapped);
+  auto* memory = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<std::uintptr_t>(begin), kHugePage));
+  if (memory != begin) munmap(begin, static_cast<Bytes>(memory - begin));
+  if (const Bytes behind = room - static_cast<Bytes>(memory - begin)) munmap(memory + bytes, behind);
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  return memory;
+}
+
+}  // namespace
+
 Buffer::Buffer(Ledger& ledger, Tag tag, Bytes bytes) : reservation_(ledger.reserve(tag, bytes)), size_(bytes) {
   mapped_ = reservation_.bytes();
   if (mapped_ == 0) return;
-  void* memory = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = map_memory(mapped_);
   if (memory == MAP_FAILED) fail<IoError>("cannot allocate {}: {}", format_bytes(bytes), std::strerror(errno));
-  if (mapped_ >= 4 * kMiB) madvise(memory, mapped_, MADV_HUGEPAGE);
   data_ = static_cast<std::byte*>(memory);
 }
 

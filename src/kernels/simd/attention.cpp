@@ -14,6 +14,8 @@ namespace snug::SNUG_ISA_NS {
 namespace {
 
 constexpr std::size_t kMaxTiles = kPartTokens / kTileTokens;
+constexpr std::size_t kValueBlock = 4;
+constexpr std::size_t kAheadValues = 4096;  ///< 8 KiB: prefetches issued faster than memory answers are dropped
 constexpr float kLog2E = 1.44269504f;
 
 struct Range {
@@ -27,6 +29,12 @@ Range tile_range(std::uint32_t begin, std::uint32_t end) {
   return {begin / kTileTokens, (end + kTileTokens - 1) / kTileTokens};
 }
 
+/// How many tiles ahead, in the order of reading: keys of the part, its values, keys of the next part.
+std::size_t tiles_ahead(std::size_t dim) {
+  const std::size_t tiles = kAheadValues / kv_tile_values(dim);
+  return tiles < 2 ? 2 : tiles;
+}
+
 /// Raw scores of a block of queries over the tiles that one of them sees; other tiles may be absent and are never
 /// touched.
 void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
@@ -36,11 +44,15 @@ void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_
     for (std::size_t q = 0; q < count; ++q) {
       __builtin_memcpy(scratch.queries + q * kQueryChunk, queries + q * part.k_dim + dim, dims * sizeof(bf16_t));
     }
-    // Values are prefetched line for line with the keys: a few lines too many or too few when the dims differ.
-    const bf16_t *keys[kMaxTiles], *values[kMaxTiles];
+    // Behind the last keys come the values; line for line, a few too many or too few when the dims differ.
+    const bf16_t *keys[kMaxTiles], *ahead[kMaxTiles];
+    const std::size_t distance = tiles_ahead(part.k_dim);
     for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
       keys[t] = part.k_tiles[t] + dim * kTileTokens;
-      values[t] = part.v_tiles[t] + dim * kTileTokens;
+      const std::size_t later = t + distance, value = tiles.begin + later - tiles.end;
+      ahead[t] = later < tiles.end   ? part.k_tiles[later] + dim * kTileTokens
+                 : value < tiles.end ? part.v_tiles[value] + dim * kTileTokens
+                                     : keys[t];
     }
 
     for (std::size_t q = 0; q < count; q += kScoreQueries) {
@@ -50,7 +62,7 @@ void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_
         const bool many = t + step <= tiles.end;
         const ScoreArgs args = {scratch.queries + q * kQueryChunk,
                                 keys + t,
-                                values + t,
+                                ahead + t,
                                 dims / 2,
                                 dim == 0,
                                 scratch.scores + q * kPartTokens + t * kTileTokens};
@@ -100,28 +112,37 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
 }
 
 void sum_values(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, float* acc) {
-  // Tile by tile, the next part's keys come in; without a hint the tile itself is named, which costs nothing.
+  // The last tiles name the next part's keys; without that hint the tile itself, which costs nothing.
   const bf16_t* ahead[kMaxTiles];
+  const std::size_t distance = tiles_ahead(part.v_dim);
   for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
-    const bf16_t* next = t < part.next_tiles ? part.next_keys[t] : nullptr;
+    const std::size_t later = t + distance, key = later - tiles.end;
+    const bf16_t* next = later < tiles.end       ? part.v_tiles[later]
+                         : key < part.next_tiles ? part.next_keys[key]
+                                                 : nullptr;
     ahead[t] = next != nullptr ? next : part.v_tiles[t];
   }
-  // Queries split evenly: 7 as 4 + 3 rather than 6 + 1.
+  // Queries split evenly: 7 as 4 + 3 rather than 6 + 1. All groups meet a few tiles before the next ones, so that
+  // memory is read at an even pace.
   const std::size_t groups = (count + kValueQueries - 1) / kValueQueries;
   const std::size_t vectors = part.v_dim / 16;
-  for (std::size_t vector = 0; vector < vectors; vector += kValueVectors) {
-    const std::size_t d = vectors - vector < kValueVectors ? vectors - vector : kValueVectors;
-    for (std::size_t g = 0; g < groups; ++g) {
-      const std::size_t q = count * g / groups, n = count * (g + 1) / groups - q;
-      const ValueArgs args = {probabilities + q * kPartTokens,
-                              part.v_tiles,
-                              ahead,
-                              tiles.begin,
-                              tiles.end,
-                              part.v_dim,
-                              vector,
-                              acc + q * part.v_dim};
-      kValueTable[(n - 1) * kValueVectors + d - 1](args);
+  for (std::size_t tile = tiles.begin; tile < tiles.end; tile += kValueBlock) {
+    const std::size_t tile_end = tile + kValueBlock < tiles.end ? tile + kValueBlock : tiles.end;
+    for (std::size_t vector = 0; vector < vectors; vector += kValueVectors) {
+      const std::size_t d = vectors - vector < kValueVectors ? vectors - vector : kValueVectors;
+      for (std::size_t g = 0; g < groups; ++g) {
+        const std::size_t q = count * g / groups, n = count * (g + 1) / groups - q;
+        const ValueArgs args = {probabilities + q * kPartTokens,
+                                part.v_tiles,
+                                ahead,
+                                tile,
+                                tile_end,
+                                part.v_dim,
+                                vector,
+                                tile == tiles.begin,
+                                acc + q * part.v_dim};
+        kValueTable[(n - 1) * kValueVectors + d - 1](args);
+      }
     }
   }
 }

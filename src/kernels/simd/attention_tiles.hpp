@@ -33,12 +33,11 @@ constexpr std::size_t score_tiles(std::size_t) {
 inline constexpr std::size_t kQueryChunk = 256;
 
 /// Adds the products over `pairs` pairs of dimensions to scores[Q][kPartTokens], T tiles at once; `first`: starts from
-/// 0. `values` point at T tiles that are only prefetched: while scores are computed, the values that they will weigh
-/// arrive.
+/// 0. `ahead` point at T tiles that are only prefetched.
 struct ScoreArgs {
   const bf16_t* queries;      ///< [Q][kQueryChunk]
   const bf16_t* const* keys;  ///< tiles, at the chunk's first pair
-  const bf16_t* const* values;
+  const bf16_t* const* ahead;
   std::size_t pairs;
   bool first;
   float* scores;
@@ -54,11 +53,11 @@ void score_tile(const ScoreArgs& args) {
       acc[q][t] = args.first ? zero() : load(args.scores + q * kPartTokens + t * kTileTokens);
     }
   }
-  const bf16_t *keys[T], *values[T];
+  const bf16_t *keys[T], *ahead[T];
 #pragma GCC unroll 4
   for (std::size_t t = 0; t < T; ++t) {
     keys[t] = args.keys[t];
-    values[t] = args.values[t];
+    ahead[t] = args.ahead[t];
   }
   const bf16_t* queries = args.queries;
   for (std::size_t i = 0; i < args.pairs; ++i) {
@@ -66,7 +65,7 @@ void score_tile(const ScoreArgs& args) {
 #pragma GCC unroll 4
     for (std::size_t t = 0; t < T; ++t) {
       key[t] = load_pairs(keys[t] + i * 2 * kTileTokens);
-      __builtin_prefetch(values[t] + i * 2 * kTileTokens, 0, 2);
+      __builtin_prefetch(ahead[t] + i * 2 * kTileTokens);
     }
 #pragma GCC unroll 16
     for (std::size_t q = 0; q < Q; ++q) {
@@ -88,7 +87,8 @@ struct ValueArgs {
   const bf16_t* const* ahead;   ///< as many tiles, only prefetched
   std::size_t tile_begin, tile_end;
   std::size_t v_dim, vector;  ///< first of D vectors of 16 dimensions
-  float* out;                 ///< [Q][v_dim]
+  bool first;                 ///< starts from 0
+  float* out;                 ///< [Q][v_dim], added to
 };
 
 template <std::size_t Q, std::size_t D>
@@ -97,7 +97,9 @@ void value_tile(const ValueArgs& args) {
 #pragma GCC unroll 16
   for (std::size_t q = 0; q < Q; ++q) {
 #pragma GCC unroll 4
-    for (std::size_t d = 0; d < D; ++d) acc[q][d] = zero();
+    for (std::size_t d = 0; d < D; ++d) {
+      acc[q][d] = args.first ? zero() : load(args.out + q * args.v_dim + (args.vector + d) * 16);
+    }
   }
   for (std::size_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
     const bf16_t* values = args.values[tile] + args.vector * 32;
@@ -108,7 +110,7 @@ void value_tile(const ValueArgs& args) {
 #pragma GCC unroll 4
       for (std::size_t d = 0; d < D; ++d) {
         value[d] = load_pairs(values + d * 32);
-        __builtin_prefetch(ahead + d * 32, 0, 2);
+        __builtin_prefetch(ahead + d * 32);
       }
 #pragma GCC unroll 16
       for (std::size_t q = 0; q < Q; ++q) {
