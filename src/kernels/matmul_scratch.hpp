@@ -12,6 +12,8 @@ inline constexpr std::size_t kPanelBrickBytes = 12 * 64;
 
 /// Rows of x that are multiplied together with panels, and at most straight from the packed weights.
 inline constexpr std::size_t kTileInputs = 6, kDirectInputs = 8;
+/// Rows whose fine planes are multiplied together with panels: many share the bricks of outliers.
+inline constexpr std::size_t kFineInputs = 8 * kTileInputs;
 
 inline constexpr std::size_t panel_bytes(std::size_t cols) {
   return std::max(kPanelBytes, 2 * (cols / 32 * kPanelBrickBytes));
@@ -20,9 +22,13 @@ inline constexpr std::size_t panel_bytes(std::size_t cols) {
 inline constexpr std::size_t starts_bytes(std::size_t cols) {
   return std::max(kTileInputs, kDirectInputs) * (cols / 16 + cols / 128 + 2) * 4;
 }
-/// The same and which rows have a brick in their fine plane, for one tile without a panel.
+/// Fine planes by brick: where each brick's entries begin, the entries, what their accumulators start from.
+inline constexpr std::size_t fine_rows_bytes(std::size_t cols) {
+  return (cols / 32 + 1 + kFineInputs * (cols / 256 + 1) * 3) * 4;
+}
+/// What accumulators start from and which rows have a brick in their fine plane, for one tile without a panel.
 inline constexpr std::size_t few_rows_bytes(std::size_t cols) {
-  return (starts_bytes(cols) + cols / 32 + 63) / 64 * 64;
+  return starts_bytes(cols) + cols / 32;
 }
 
 }  // namespace snug

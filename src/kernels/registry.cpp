@@ -70,7 +70,7 @@ const KernelTable& kernels() {
 }
 
 std::size_t matmul_scratch_bytes(std::size_t cols) {
-  return panel_bytes(cols) + few_rows_bytes(cols);
+  return panel_bytes(cols) + std::max(few_rows_bytes(cols), starts_bytes(cols) + fine_rows_bytes(cols));
 }
 
 }  // namespace snug

@@ -221,22 +221,60 @@ void multiply_panels(const PanelBrick<Unpack<type>>* panel, std::size_t count, c
     for (int i = 0; i < groups; ++i) store(y + r * y_stride + i * 16, sums[i][r]);
 }
 
-/// y += the fine plane of one row, for `groups` panels at once: their chains of sums are independent.
-template <DType type, int groups>
-void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, const Row& x, float* y) {
-  using U = Unpack<type>;
-  F32x16 sums[groups][1];
-  for (auto& sum : sums) sum[0] = zero();
-  for (std::size_t f = 0; f < x.fine_groups; ++f) {
-    SNUG_UNROLL(4)
-    for (int g = 0; g < groups; ++g) {
-      const PanelBrick<U>* const brick[] = {panel + static_cast<std::size_t>(g) * count + x.fine_index[f]};
-      F32x16 sum[1][1] = {{sums[g][0]}};
-      multiply<U, 1, 1, Weights::panel>(brick, &x.fine, f, sum);
-      sums[g][0] = sum[0][0];
+/// The fine planes of a block of rows, by brick: rows that share an outlier's brick meet it while it is in the L1
+/// cache.
+struct FineRows {
+  Q8Plane plane[kFineInputs];
+  std::size_t rows;
+  const std::uint32_t* begin;    ///< per brick (and one more): its first entry
+  const std::uint32_t* entries;  ///< row * 65536 + group of its fine plane
+};
+
+template <class U>
+void prepare_fine(const Q8Rows& x, std::size_t row, std::size_t count, std::byte* scratch, FineRows& out) {
+  const std::size_t bricks = x.k / 32, groups = x.fine_groups();
+  auto* begin = reinterpret_cast<std::uint32_t*>(scratch);
+  auto* entries = begin + bricks + 1;
+  auto* starts = reinterpret_cast<std::int32_t*>(entries + kFineInputs * groups);
+  out.rows = count;
+  out.begin = begin;
+  out.entries = entries;
+  std::fill_n(begin, bricks + 1, 0u);
+  for (std::size_t r = 0; r < count; ++r) {
+    out.plane[r] = x.fine(row + r);
+    prepare_starts<U>(out.plane[r], groups, starts);
+    for (std::size_t f = 0; f < groups; ++f) ++begin[x.fine_index(row + r)[f]];
+  }
+  // Counts become ends; filling from the last entry turns them into beginnings.
+  for (std::size_t k = 1; k <= bricks; ++k) begin[k] += begin[k - 1];
+  for (std::size_t r = count; r-- > 0;) {
+    for (std::size_t f = groups; f-- > 0;) {
+      entries[--begin[x.fine_index(row + r)[f]]] = static_cast<std::uint32_t>(r << 16 | f);
     }
   }
-  for (int g = 0; g < groups; ++g) store(y + g * 16, add(load(y + g * 16), sums[g][0]));
+}
+
+/// y += the fine planes of a block of rows, for `groups` panels at once: their chains of sums are independent.
+template <DType type, int groups>
+void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, const FineRows& x, float* y,
+                   std::size_t y_stride) {
+  using U = Unpack<type>;
+  F32x16 sums[kFineInputs][groups][1];
+  for (std::size_t r = 0; r < x.rows; ++r)
+    for (auto& sum : sums[r]) sum[0] = zero();
+  for (std::size_t k32 = 0; k32 < count; ++k32) {
+    const PanelBrick<U>* bricks[groups];
+    for (int i = 0; i < groups; ++i) bricks[i] = panel + static_cast<std::size_t>(i) * count + k32;
+    for (std::size_t e = x.begin[k32]; e < x.begin[k32 + 1]; ++e) {
+      const std::size_t r = x.entries[e] >> 16;
+      multiply<U, 1, groups, Weights::panel>(bricks, &x.plane[r], x.entries[e] & 0xffff, sums[r]);
+    }
+  }
+  for (std::size_t r = 0; r < x.rows; ++r)
+    for (int i = 0; i < groups; ++i) {
+      float* to = y + r * y_stride + i * 16;
+      store(to, add(load(to), sums[r][i][0]));
+    }
 }
 
 constexpr std::size_t kTile = kTileInputs;
@@ -256,7 +294,7 @@ struct Product {
                                       multiply_panels<type, 5, 2>, multiply_panels<type, 6, 2>};
   static constexpr std::size_t kPairRows[] = {3, 4, 5, 6};
 
-  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const Row&, float*);
+  using FineFn = void (*)(const PanelBrick<U>*, std::size_t, const FineRows&, float*, std::size_t);
   static constexpr FineFn kFine[] = {multiply_fine<type, 1>, multiply_fine<type, 2>, multiply_fine<type, 3>,
                                      multiply_fine<type, 4>};
 
@@ -275,7 +313,9 @@ struct Product {
     }
     auto* starts = reinterpret_cast<std::int32_t*>(prepared);
     auto* panel = reinterpret_cast<PanelBrick<U>*>(scratch);
-    const std::size_t panel_groups = std::max<std::size_t>(2, kPanelBytes / (bricks * sizeof(PanelBrick<U>)));
+    // An even number: panels are multiplied in pairs.
+    const std::size_t panel_groups =
+        std::max<std::size_t>(2, kPanelBytes / (bricks * sizeof(PanelBrick<U>)) & ~std::size_t{1});
     const std::size_t tiles = (x.rows + kTile - 1) / kTile, tile = (x.rows + tiles - 1) / tiles;
     for (std::size_t g = group_begin; g < group_end; g += panel_groups, y += panel_groups * kTileRows) {
       const std::size_t count = std::min(panel_groups, group_end - g);
@@ -283,9 +323,17 @@ struct Product {
         unpack_panel<type>(w.data + (g + i) * group_bytes, block_bytes, blocks, panel + i * bricks);
       const Block next = w.data + (g + count) * group_bytes;
       Ahead ahead{next, next + count * group_bytes};
-      for (std::size_t row = 0; row < x.rows; row += tile)
-        multiply_tile(panel, count, bricks, x, row, std::min(tile, x.rows - row), y + row * y_stride, y_stride, starts,
-                      ahead);
+      for (std::size_t first = 0; first < x.rows; first += kFineInputs) {
+        const std::size_t end = std::min(x.rows, first + kFineInputs);
+        for (std::size_t row = first; row < end; row += tile)
+          multiply_tile(panel, count, bricks, x, row, std::min(tile, end - row), y + row * y_stride, y_stride, starts,
+                        ahead);
+        FineRows fine;
+        prepare_fine<U>(x, first, end - first, prepared + starts_bytes(w.cols), fine);
+        for (std::size_t i = 0; i < count; i += 4)
+          kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, fine,
+                                                         y + first * y_stride + i * kTileRows, y_stride);
+      }
     }
   }
 
@@ -300,10 +348,6 @@ struct Product {
       const PanelFn multiply = i + 1 < count ? kPair[size] : multiply_panels<type, kTile, 1>;
       multiply(panel + i * bricks, bricks, rows, n, y + i * kTileRows, y_stride, ahead);
     }
-    for (std::size_t r = 0; r < n; ++r)
-      for (std::size_t i = 0; i < count; i += 4)
-        kFine[std::min<std::size_t>(4, count - i) - 1](panel + i * bricks, bricks, rows[r],
-                                                       y + r * y_stride + i * kTileRows);
   }
 };
 
