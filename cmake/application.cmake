@@ -14,7 +14,8 @@ snug_room(kv ROOMS base kernels)
 snug_room(model ROOMS base kernels format text weights kv)
 snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
-snug_room(cli ROOMS base format text model generate measure
+snug_room(plan ROOMS base kernels model measure LINKS nlohmann_json::nlohmann_json)
+snug_room(cli ROOMS base format text model generate measure plan
           LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT OpenSSL::Crypto)
 
 add_executable(snug src/main.cpp)

@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   snug::add_list(app);
   snug::add_rm(app);
   snug::add_show(app);
+  snug::add_plan(app);
   snug::add_bench(app);
   snug::add_eval(app);
   snug::add_tokenize(app);

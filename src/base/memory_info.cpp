@@ -1,5 +1,6 @@
 #include "base/memory_info.hpp"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,6 +88,11 @@ Bytes peak_resident_bytes() {
 }
 Bytes resident_bytes() {
   return read_kilobytes("/proc/self/status", "VmRSS");
+}
+void release_free_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 unsigned cgroup_cpu_quota(const std::string& root) {

@@ -23,6 +23,8 @@ Bytes default_budget(const MemoryInfo& info);
 /// Largest resident set so far / resident set now.
 Bytes peak_resident_bytes();
 Bytes resident_bytes();
+/// Gives what the heap keeps for later back to the system.
+void release_free_memory();
 
 /// CPUs that the process's cgroup grants per second, rounded up; 0: no quota.
 unsigned cgroup_cpu_quota(const std::string& root = "");

@@ -10,6 +10,7 @@ void add_pull(CLI::App& app);
 void add_list(CLI::App& app);
 void add_rm(CLI::App& app);
 void add_show(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_tokenize(CLI::App& app);

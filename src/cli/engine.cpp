@@ -18,17 +18,23 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->check(CLI::Range(1u, 1024u));
 }
 
+Bytes budget_of(const EngineOptions& options) {
+  const MemoryInfo info = memory_info();
+  if (!options.memory.empty()) return parse_size(options.memory, std::min(info.limit, info.physical));
+  const Bytes budget = default_budget(info);
+  if (isatty(STDERR_FILENO))
+    fmt::print(stderr, "memory budget: {} (90% of what is free; --memory SIZE sets it)\n", format_bytes(budget));
+  return budget;
+}
+
 Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   const std::string path = find_or_fetch_model(options.model);
-  const MemoryInfo info = memory_info();
-  const Bytes budget =
-      options.memory.empty() ? default_budget(info) : parse_size(options.memory, std::min(info.limit, info.physical));
-  if (options.memory.empty() && isatty(STDERR_FILENO))
-    fmt::print(stderr, "memory budget: {} (90% of what is free; --memory SIZE sets it)\n", format_bytes(budget));
+  const Bytes budget = budget_of(options);
   Engine engine;
   engine.name = options.model;
   engine.ledger = std::make_unique<Ledger>(budget);
   engine.pool = std::make_unique<ThreadPool>(options.threads);
+  model_options.charge_process = true;
   engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
   return engine;
 }

@@ -9,6 +9,7 @@
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "model/model.hpp"
+#include "plan/prediction.hpp"
 
 namespace snug {
 
@@ -20,6 +21,9 @@ struct EngineOptions {
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
+/// --memory, or 90% of what is free (which it says).
+Bytes budget_of(const EngineOptions& options);
+
 /// A loaded model with what it needs. Members are destroyed in reverse order: the model first.
 struct Engine {
   std::unique_ptr<Ledger> ledger;
@@ -29,6 +33,8 @@ struct Engine {
 };
 /// Finds the model (a known name is fetched when it is not there yet) and loads it within the budget.
 Engine load_engine(const EngineOptions& options, ModelOptions model_options = {});
+
+nlohmann::ordered_json plan_json(const MemoryPlan& plan, const Prediction& prediction);
 
 /// {"weights": bytes, ...}
 nlohmann::ordered_json ledger_json(const Ledger& ledger);

@@ -51,8 +51,7 @@ std::unordered_set<TokenId> tokens_with(const Tokenizer& tokenizer, const char* 
 
 Run start(RunOptions& options, const CLI::App& command) {
   Run run;
-  run.engine =
-      load_engine(options.engine, options.context ? ModelOptions{.kv_tokens = options.context} : ModelOptions{});
+  run.engine = load_engine(options.engine, {.context = options.context});
   const Model& model = *run.engine.model;
   default_sampling(model.file(), command, options.sampler);
   const std::size_t trained = model.config().trained_context, context = options.context ? options.context : trained;

@@ -1,7 +1,9 @@
 #pragma once
 /// A model ready to run: configuration, tokenizer, weights and the forward pass.
 
+#include <array>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <string>
 
@@ -11,6 +13,7 @@
 #include "model/config.hpp"
 #include "model/sequence.hpp"
 #include "text/tokenizer.hpp"
+#include "weights/file_source.hpp"
 
 namespace snug {
 
@@ -25,8 +28,28 @@ struct ModelOptions {
   std::size_t max_rows = 512;  ///< most rows of one forward call; activations are sized by it
   bool reference =
       false;  ///< dequantise all weights to f32, f32 activations and KV rounding as usual (slow: for `eval kl`)
-  /// Where the budget is too small for all weights, KV of so many tokens is left room for (more pushes weights out).
-  std::size_t kv_tokens = 2048;
+  /// Tokens of context that memory is planned for. 0: all weights are kept in memory when KV of the trained context
+  /// fits beside them; else KV of kUsualContext tokens is left room for, and more pushes weights out.
+  std::size_t context = 0;
+  /// Charges the ledger with what the process holds already: for a program that runs one model.
+  bool charge_process = false;
+  bool load_weights = true;  ///< false: only to ask for plan(),
+  Bytes plan_for = 0;        ///< of this budget
+};
+inline constexpr std::size_t kUsualContext = 2048;
+
+/// Where the bytes are with a full context, and what a decode step moves.
+struct MemoryPlan {
+  Bytes budget = 0, smallest = 0;  ///< and the least budget that would do
+  std::size_t context = 0, max_rows = 0, layers = 0;
+  std::array<Bytes, kTagCount> by_tag{};
+  WeightPlan weights;
+  Bytes step_bytes = 0;                 ///< weights that a decode step multiplies with
+  Bytes streamed_bytes = 0;             ///< of which so many come from the disk, as they are in the file
+  Bytes kv_bytes = 0;                   ///< KV that it reads when the context is full
+  std::uint64_t weights_per_token = 0;  ///< values that each token of a prefill is multiplied with
+  bool fits() const { return smallest <= budget; }
+  Bytes used() const { return std::accumulate(by_tag.begin(), by_tag.end(), Bytes{0}); }
 };
 
 /// What one forward call cost (bytes of weights and KV that had to be read).
@@ -46,6 +69,8 @@ public:
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const GgufFile& file() const = 0;
   virtual std::size_t max_rows() const = 0;
+  /// In a budget for a context (of one sequence): what loading does, and what to expect.
+  virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 
   /// An empty sequence of at most `max_tokens` tokens; memory is committed as it grows.
   virtual std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) = 0;

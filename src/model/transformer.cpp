@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/memory_info.hpp"
 #include "model/rope.hpp"
 
 namespace snug {
@@ -79,9 +80,15 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
       ledger_(ledger),
       pool_(pool),
       tokenizer_(Tokenizer::from_gguf(file_)),
-      source_(ledger, pool),
+      source_(ledger, pool, kChunkGroups),
       act_(activation(config_.activation)) {
   tokenizer_memory_ = ledger.reserve(Tag::tokenizer, tokenizer_->memory_bytes());
+  if (options_.charge_process) {
+    release_free_memory();
+    const Bytes resident = resident_bytes(), charged = ledger.report().used;
+    const Bytes sampling = Bytes{config_.vocab_size} * 16;  // logits and candidates of a session
+    process_memory_ = ledger.reserve(Tag::runtime, sampling + (resident > charged ? resident - charged : 0));
+  }
   weights_ = map_weights(file_, config_, source_, options_.reference);
   std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
@@ -90,20 +97,64 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
     widest = std::max({widest, std::size_t{l.ffn}, config_.mixer_size(l)});
   }
   widest = std::max({widest, std::size_t{config_.moe.ffn}, std::size_t{config_.moe.shared_ffn}});
+  options_.max_rows = fitting_rows(options_.load_weights ? ledger.report().limit : options_.plan_for);
   pools_ = std::make_unique<KvPools>(ledger, std::move(shapes));
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
   attention_ = std::make_unique<Attention>(ledger, pool, config_, options_.max_rows);
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(ledger, *products_, config_, options_.max_rows);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
   plan_activations(ledger);
-  const auto kv_room = [&](std::size_t tokens) {
-    return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
-  };
-  source_.load(kv_room(options_.kv_tokens), kv_room(std::max<std::size_t>(config_.trained_context, options_.kv_tokens)),
-               kChunkGroups);
+  if (!options_.load_weights) return;
+  const std::size_t trained = std::max<std::size_t>(config_.trained_context, kUsualContext);
+  source_.load(kv_room(options_.context ? options_.context : kUsualContext),
+               kv_room(options_.context ? options_.context : trained));
   log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
       config_.layer_count, config_.architecture, kernels().name, pool.size(), format_bytes(source_.pinned_bytes()),
       format_bytes(source_.total_bytes()));
+}
+
+Bytes Transformer::kv_room(std::size_t tokens) const {
+  return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
+}
+
+MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
+  MemoryPlan plan;
+  plan.budget = budget;
+  plan.context = context;
+  plan.max_rows = options_.max_rows;
+  plan.layers = config_.layer_count;
+  plan.by_tag = ledger_.report().by_tag;
+  Bytes &weights = plan.by_tag[static_cast<std::size_t>(Tag::weights)],
+        &kv = plan.by_tag[static_cast<std::size_t>(Tag::kv)];
+  kv = kv_room(context);
+  weights = 0;
+  const Bytes others = plan.used() - kv;
+  plan.weights = source_.plan(budget, others, kv, kv);
+  plan.smallest = plan.used() + source_.least_bytes();
+  weights = plan.weights.memory();
+  const WeightPlan& w = plan.weights;
+  // Of the experts, a token uses `used`; the output matrix meets only the rows whose logits are wanted.
+  const auto used = [this](std::uint64_t all) {
+    return config_.moe.experts ? all / config_.moe.experts * config_.moe.used : 0;
+  };
+  plan.step_bytes = w.multiplied + used(w.multiplied_experts);
+  plan.streamed_bytes = w.streamed + used(w.streamed_experts);
+  plan.kv_bytes = config_.kv_bytes(context);
+  plan.weights_per_token =
+      w.values + used(w.expert_values) - std::uint64_t{weights_.output.rows} * weights_.output.weight.cols;
+  return plan;
+}
+
+/// Fewer rows at a time where activations would take much of the budget.
+std::size_t Transformer::fitting_rows(Bytes budget) const {
+  constexpr std::size_t kLeast = 64, kShare = 12;
+  std::size_t widest = 0;
+  for (const LayerConfig& l : config_.layers) widest = std::max(widest, std::size_t{l.ffn} + 2 * config_.mixer_size(l));
+  const std::size_t expert = config_.moe.used * (2 * std::size_t{config_.width} + config_.moe.ffn);
+  const Bytes each = (3 * std::size_t{config_.width} + widest + expert) * 5;  // f32, and int8 with its scales
+  std::size_t rows = options_.max_rows;
+  while (rows > kLeast && rows * each > budget / kShare) rows /= 2;
+  return rows;
 }
 
 void Transformer::plan_activations(Ledger& ledger) {

@@ -39,6 +39,7 @@ public:
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   const GgufFile& file() const override { return file_; }
   std::size_t max_rows() const override { return options_.max_rows; }
+  MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
 
@@ -50,6 +51,8 @@ private:
     std::size_t qkv_stride, gate_stride, mixed_dim, hidden_dim, pairs;
   };
   void plan_activations(Ledger& ledger);
+  Bytes kv_room(std::size_t tokens) const;
+  std::size_t fitting_rows(Bytes budget) const;
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);
   void embed_per_layer(std::span<const Row> rows);
@@ -80,7 +83,7 @@ private:
   Ledger& ledger_;
   ThreadPool& pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  Reservation tokenizer_memory_;
+  Reservation tokenizer_memory_, process_memory_;
   FileSource source_;
   ModelWeights weights_;
   std::unique_ptr<Products> products_;

@@ -1,5 +1,7 @@
 #include "weights/file_source.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <limits>
 #include <span>
@@ -12,9 +14,10 @@ namespace {
 
 constexpr std::size_t kAlign = 64;
 constexpr Bytes kPage = 4096;
-constexpr Bytes kAheadBytes = 16 << 20;      // of memory for reading ahead,
-constexpr std::size_t kMostAhead = 256;      // and of ranges
-constexpr std::size_t kLoadBytes = 1 << 20;  // per task: large enough for the disk, small enough for the cache
+constexpr Bytes kAheadBytes = 16 << 20;          // of memory for reading ahead,
+constexpr std::size_t kMostAhead = 256;          // and of ranges
+constexpr std::size_t kExtentBytes = 256 << 10;  // of a read, about: smaller ones cost the disk's full speed
+constexpr std::size_t kLoadBytes = 1 << 20;      // per task: large enough for the disk, small enough for the cache
 
 std::uint32_t narrow(std::uint64_t value, const std::string& name) {
   if (value == 0 || value > std::numeric_limits<std::uint32_t>::max())
@@ -37,21 +40,76 @@ Weight FileSource::add(const GgufFile& file, const GgufTensor& tensor, bool as_f
   w.cols = narrow(tensor.columns(), tensor.name);
   w.rows = narrow(tensor.shape.size() > 1 ? tensor.shape[1] : 1, tensor.name);
   w.experts = narrow(tensor.shape.size() > 2 ? tensor.shape[2] : 1, tensor.name);
+  entry.extent_groups = std::max<std::size_t>(1, kExtentBytes / (step_ * entry.file_group_bytes())) * step_;
   entry.offset = bytes_;
   bytes_ = checked_add(bytes_, round_up(checked_mul(tile_matrix_bytes(w.type, w.rows, w.cols), w.experts), kAlign));
   entries_.push_back(entry);
   return w;
 }
 
-void FileSource::load(Bytes spare, Bytes most_spare, std::size_t slice_groups) {
-  step_ = slice_groups;
-  spare_ = spare;
+FileSource::Buffers FileSource::plan_buffers(Bytes free) const {
+  Buffers buffers;
+  for (const Entry& e : entries_) {
+    if (e.only_rows) continue;
+    const std::size_t extent = std::min<std::size_t>(std::max(e.extent_groups, step_), e.weight.groups());
+    buffers.packed = std::max(buffers.packed, round_up(step_ * e.group_bytes(), kAlign));
+    buffers.raw = std::max(buffers.raw, round_up(extent * e.file_group_bytes(), kAlign));
+  }
+  const Bytes ring = std::min(kAheadBytes, free / 8);
+  buffers.ahead = std::clamp<std::size_t>(ring / ReadAhead::slot_bytes(buffers.raw), 2 * pool_.size() + 2, kMostAhead);
+  buffers.bytes = round_up(buffers.packed * pool_.size(), kPage) +
+                  round_up(buffers.ahead * ReadAhead::slot_bytes(buffers.raw), kPage);
+  return buffers;
+}
+
+Bytes FileSource::band_bytes(std::size_t band) const {
+  Bytes size = 0;
+  for (const Entry& e : entries_) {
+    const std::size_t groups = e.band_begin(band + 1, step_) - e.band_begin(band, step_);
+    if (!e.only_rows) size += round_up(groups * e.group_bytes(), kAlign);
+  }
+  return round_up(size, kPage);
+}
+
+WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spare) const {
+  WeightPlan plan;
+  plan.total = bytes_;
+  for (const Entry& e : entries_) {
+    if (e.only_rows) continue;
+    const bool experts = e.weight.experts > 1;
+    (experts ? plan.multiplied_experts : plan.multiplied) += e.all_groups() * e.group_bytes();
+    (experts ? plan.expert_values : plan.values) += std::uint64_t{e.weight.rows} * e.weight.cols * e.weight.experts;
+  }
+  const auto room = [&](Bytes other) {
+    const Bytes taken = checked_add(used, other);
+    return limit > taken ? limit - taken : 0;
+  };
+  if (round_up(bytes_, kPage) <= room(most_spare)) {
+    plan.whole = true;
+    plan.bands = kBands;
+    plan.pinned = round_up(bytes_, kPage);
+    return plan;
+  }
+  plan.buffers = plan_buffers(room(0)).bytes;
+  for (; plan.bands < kBands; ++plan.bands) {
+    const Bytes more = band_bytes(plan.bands);
+    if (plan.memory() + more > room(spare)) break;
+    plan.pinned += more;
+  }
+  for (const Entry& e : entries_) {
+    const std::size_t groups = e.all_groups() - e.band_begin(plan.bands, step_);
+    if (!e.only_rows) (e.weight.experts > 1 ? plan.streamed_experts : plan.streamed) += groups * e.file_group_bytes();
+  }
+  return plan;
+}
+
+void FileSource::load(Bytes spare, Bytes most_spare) {
   const LedgerReport report = ledger_.report();
-  const Bytes taken = checked_add(report.used, most_spare), free = report.limit > taken ? report.limit - taken : 0;
-  if (bytes_ + kPage <= free)
+  const WeightPlan lying = plan(report.limit, report.used, spare, most_spare);
+  if (lying.whole)
     load_whole();
   else
-    load_bands();
+    load_bands(lying);
 }
 
 void FileSource::load_whole() {
@@ -78,33 +136,24 @@ void FileSource::load_whole() {
   });
 }
 
-void FileSource::load_bands() {
+void FileSource::load_bands(const WeightPlan& plan) {
   open_direct();
-  std::size_t packed = 0, raw = 0;
-  for (const Entry& e : entries_) {
-    if (e.only_rows) continue;
-    packed = std::max(packed, round_up(step_ * e.group_bytes(), kAlign));
-    raw = std::max(raw, round_up(step_ * e.file_group_bytes(), kAlign));
-  }
-  slot_memory_ = Buffer(ledger_, Tag::weights, packed * pool_.size());
-  for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * packed);
-  const LedgerReport before = ledger_.report();
-  const Bytes ring = std::min(kAheadBytes, (before.limit - before.used) / 8);
-  read_ahead_ = std::make_unique<ReadAhead>(
-      ledger_, std::clamp<std::size_t>(ring / ReadAhead::slot_bytes(raw), 2 * pool_.size() + 2, kMostAhead), raw);
-  for (std::size_t band = 0; band < kBands; ++band) {
-    std::size_t size = 0;
+  const LedgerReport report = ledger_.report();
+  const Buffers buffers = plan_buffers(report.limit - report.used);
+  slot_memory_ = Buffer(ledger_, Tag::weights, buffers.packed * pool_.size());
+  for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * buffers.packed);
+  read_ahead_ = std::make_unique<ReadAhead>(ledger_, buffers.ahead, buffers.raw);
+  for (std::size_t band = 0; band < plan.bands; ++band) {
+    Bytes size = 0;
     for (Entry& e : entries_) {
       e.band_offset[band] = size;
       const std::size_t groups = e.band_begin(band + 1, step_) - e.band_begin(band, step_);
       if (!e.only_rows) size += round_up(groups * e.group_bytes(), kAlign);
     }
-    const LedgerReport report = ledger_.report();
-    if (report.limit < report.used || report.limit - report.used < size + spare_ + kPage) break;
-    Buffer buffer(ledger_, Tag::weights, size);
+    Buffer buffer(ledger_, Tag::weights, band_bytes(band));
     std::vector<std::vector<std::byte>> scratch(pool_.size());
     pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
-      scratch[worker].resize(raw);
+      scratch[worker].resize(buffers.raw);
       for (std::size_t i = from; i < to; ++i) {
         const Entry& e = entries_[i];
         if (e.only_rows) continue;
@@ -125,6 +174,7 @@ void FileSource::open_direct() {
     auto known =
         std::find_if(direct_.begin(), direct_.end(), [&](const auto& file) { return file->path() == e.file->path(); });
     if (known == direct_.end()) known = direct_.insert(known, open_file(e.file->path(), Caching::direct));
+    posix_fadvise(e.file->descriptor(), 0, 0, POSIX_FADV_DONTNEED);  // what reading the header has left in the cache
     e.file = known->get();
   }
 }
@@ -150,6 +200,15 @@ ReadAhead::Range FileSource::range_of(const Entry& entry, std::size_t begin, std
   const std::size_t row0 = begin % w.groups() * kTileRows;
   const std::size_t rows = std::min<std::size_t>(w.rows, row0 + (end - begin) * kTileRows) - row0;
   return {entry.file, entry.file_offset + (expert * w.rows + row0) * in_row, rows * in_row};
+}
+
+ReadAhead::Range FileSource::extent_of(const Entry& entry, std::size_t begin, std::size_t end) const {
+  const std::size_t expert = begin / entry.weight.groups() * entry.weight.groups();
+  const std::size_t first = expert + (begin - expert) / entry.extent_groups * entry.extent_groups;
+  const std::size_t last = std::min(expert + entry.weight.groups(), first + entry.extent_groups);
+  if (end > last) return range_of(entry, begin, end);  // a slice across two
+  const std::size_t pinned = entry.band_begin(bands_.size(), step_);
+  return range_of(entry, pinned <= begin ? std::max(first, pinned) : begin, last);
 }
 
 void FileSource::pack(const Entry& entry, std::span<const std::byte> rows, std::byte* out) {
@@ -201,7 +260,7 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
                weight.cols, find(entry, begin, end)};
   if (m.data) return {m, nullptr};
   const ReadAhead::Range range = range_of(entry, begin, end);
-  const ReadAhead::Lease rows = read_ahead_->get(range);
+  const ReadAhead::Lease rows = read_ahead_->get(extent_of(entry, begin, end), range.offset, range.size);
   std::shared_ptr<std::byte> slot = take_slot();
   pack(entry, std::span(rows.data, range.size), slot.get());
   m.data = slot.get();

@@ -19,18 +19,39 @@
 
 namespace snug {
 
+/// How weights lie in a budget.
+struct WeightPlan {
+  Bytes total = 0;        ///< of all weights in memory
+  bool whole = false;     ///< all are there, in one piece that is never given back; or:
+  std::size_t bands = 0;  ///< pinned of every tensor,
+  Bytes pinned = 0;       ///< which is so much,
+  Bytes buffers = 0;      ///< and memory for what is read
+  /// In the file, to be read for each pass: of ordinary matrices, of all experts.
+  Bytes streamed = 0, streamed_experts = 0;
+  /// What passes multiply with: bytes in memory and numbers of values, of ordinary matrices and of all experts.
+  Bytes multiplied = 0, multiplied_experts = 0;
+  std::uint64_t values = 0, expert_values = 0;
+  Bytes memory() const { return pinned + buffers; }
+};
+
 class FileSource final : public WeightSource {
 public:
-  FileSource(Ledger& ledger, ThreadPool& pool) : ledger_(ledger), pool_(pool) {}
+  /// Slices will be of at most `slice_groups` groups.
+  FileSource(Ledger& ledger, ThreadPool& pool, std::size_t slice_groups)
+      : ledger_(ledger), pool_(pool), step_(slice_groups) {}
 
   /// Announces a tensor of shape [cols, rows] or [cols, rows, experts]. `as_f32` dequantises it on arrival.
   /// Throws FormatError when the kernels cannot multiply its type. REQUIRES: before load().
   Weight add(const GgufFile& file, const GgufTensor& tensor, bool as_f32 = false);
   /// This weight is only looked up by rows: a budget that is short spends nothing on it.
   void only_rows(const Weight& weight) { entries_[weight.id].only_rows = true; }
-  /// Reads and packs what fits into the ledger when `spare` bytes are left free; in one piece, never to be given back,
-  /// when even `most_spare` remain. Slices are of at most `slice_groups` groups. Throws IoError, OutOfBudget.
-  void load(Bytes spare, Bytes most_spare, std::size_t slice_groups);
+  /// What load() does within `limit` when `used` bytes of it are taken: `spare` bytes are left free; everything is in
+  /// memory when even `most_spare` remain.
+  WeightPlan plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spare) const;
+  /// Least memory that a streaming source gets by with.
+  Bytes least_bytes() const { return std::min(bytes_, plan_buffers(0).bytes); }
+  /// Reads and packs what fits into the ledger. Throws IoError, OutOfBudget.
+  void load(Bytes spare, Bytes most_spare);
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
@@ -49,9 +70,10 @@ private:
     DType file_type{};
     Weight weight;
     Bytes file_offset = 0;
+    std::size_t extent_groups = 0;  ///< that the disk is asked for at once
     bool only_rows = false;
     std::size_t offset = 0;                ///< in whole_
-    std::size_t band_offset[kBands] = {};  ///< in bands_
+    std::size_t band_offset[kBands] = {};  ///< in bands_, when only_rows is not set
 
     std::size_t all_groups() const { return weight.groups() * weight.experts; }
     std::size_t group_bytes() const { return kTileRows * row_bytes(weight.type, weight.cols); }
@@ -62,11 +84,21 @@ private:
     }
   };
 
+  /// Memory of a streaming source beside what is pinned.
+  struct Buffers {
+    std::size_t packed = 0, raw = 0;  ///< bytes of a slot: of a slice that is multiplied, of an extent as in the file
+    std::size_t ahead = 0;            ///< slots of the second kind
+    Bytes bytes = 0;
+  };
+  Buffers plan_buffers(Bytes free) const;
+  Bytes band_bytes(std::size_t band) const;
   void load_whole();
-  void load_bands();
+  void load_bands(const WeightPlan& plan);
   void open_direct();
   /// Where groups [begin, end) (over all experts, of one expert) lie in the file.
   static ReadAhead::Range range_of(const Entry& entry, std::size_t begin, std::size_t end);
+  /// What is read from the disk with groups [begin, end): those around them that are not pinned.
+  ReadAhead::Range extent_of(const Entry& entry, std::size_t begin, std::size_t end) const;
   /// Rows as in the file, packed to `out`.
   static void pack(const Entry& entry, std::span<const std::byte> rows, std::byte* out);
   /// Groups [begin, end) over all experts, read now. `raw`: file_group_bytes() of each.
@@ -79,9 +111,9 @@ private:
 
   Ledger& ledger_;
   ThreadPool& pool_;
+  std::size_t step_;
   std::vector<Entry> entries_;
-  Bytes bytes_ = 0, spare_ = 0;
-  std::size_t step_ = 1;
+  Bytes bytes_ = 0;
   Buffer whole_;  ///< all of it, or
   std::vector<Buffer> bands_;
   std::vector<std::unique_ptr<RandomAccessFile>> direct_;

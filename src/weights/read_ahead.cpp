@@ -1,6 +1,7 @@
 #include "weights/read_ahead.hpp"
 
 #include <algorithm>
+#include <cassert>
 
 #include "base/error.hpp"
 
@@ -39,125 +40,160 @@ ReadAhead::~ReadAhead() {
   thread_.join();
 }
 
-/// The thread: keeps reads in flight as long as there are slots and a known order.
+/// The thread. When reading ahead itself fails, whoever waits hears of it, and everybody reads for himself from then
+/// on.
 void ReadAhead::follow() {
-  const auto reader = AsyncReader::create(kDepth);
-  std::unique_lock lock(mutex_);
+  std::unique_lock lock(mutex_, std::defer_lock);
+  try {
+    const auto reader = AsyncReader::create(kDepth);
+    lock.lock();
+    keep_reading(*reader, lock);
+    lock.unlock();
+    while (reader->in_flight() > 0) reader->wait();
+  } catch (const std::exception& e) {
+    if (!lock.owns_lock()) lock.lock();
+    for (Slot& slot : slots_) {
+      if (slot.state != State::reading || !slot.ahead) continue;
+      slot.state = State::lost;
+      slot.error = e.what();
+    }
+    changed_.notify_all();
+  }
+}
+
+void ReadAhead::keep_reading(AsyncReader& reader, std::unique_lock<std::mutex>& lock) {
   while (!stop_) {
-    for (std::size_t i = 0; i < slots_.size() && reader->in_flight() < kDepth && start_next(*reader);) ++i;
-    if (reader->in_flight() == 0) {
+    for (std::size_t i = 0; i < slots_.size() && reader.in_flight() < kDepth && start_next(reader);) ++i;
+    if (reader.in_flight() == 0) {
       changed_.wait(lock);
       continue;
     }
     lock.unlock();
-    const std::vector<ReadResult> results = reader->wait();
+    const std::vector<ReadResult> results = reader.wait();
     lock.lock();
-    finish(results);
+    for (const ReadResult& result : results) {
+      slots_[result.tag].state = State::ready;
+      slots_[result.tag].error = result.error;
+    }
+    changed_.notify_all();
   }
-  lock.unlock();
-  while (reader->in_flight() > 0) reader->wait();
 }
 
 bool ReadAhead::start_next(AsyncReader& reader) {
   const auto next = successor_.find(ahead_);
   if (next == successor_.end()) return false;
-  const Range& range = next->second;
-  if (present_.contains(key(range))) {  // read out of order before
-    if (key(range) == last_) return false;
-    ahead_ = key(range);
+  const Range& extent = next->second;
+  if (present_.contains(key(extent))) {  // read out of order before
+    if (key(extent) == last_) return false;
+    ahead_ = key(extent);
     return true;
   }
   const auto slot = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.state == State::free; });
   if (slot == slots_.end()) return false;
-  ahead_ = key(range);
-  slot->state = State::reading;
-  slot->range = range;
+  ahead_ = key(extent);
   const auto index = static_cast<std::size_t>(slot - slots_.begin());
-  present_[ahead_] = index;
-  const Range wide = widened(range);
+  claim(index, extent, true);
+  const Range wide = widened(extent);
   reader.submit({wide.file, wide.offset, std::span(slot->memory, wide.size), index});
   return true;
 }
 
-void ReadAhead::finish(const std::vector<ReadResult>& results) {
-  for (const ReadResult& result : results) {
-    Slot& slot = slots_[result.tag];
-    slot.state = State::ready;
-    slot.error = result.error;
-  }
-  changed_.notify_all();
+void ReadAhead::claim(std::size_t index, const Range& extent, bool ahead) {
+  Slot& slot = slots_[index];
+  slot.state = State::reading;
+  slot.ahead = ahead;
+  slot.extent = extent;
+  slot.users = slot.asked = 0;
+  slot.error.clear();
+  present_[key(extent)] = index;
 }
 
-void ReadAhead::drop(Slot& slot) {
-  present_.erase(key(slot.range));
-  slot.state = State::free;
+void ReadAhead::forget(std::size_t index) {
+  const auto found = present_.find(key(slots_[index].extent));
+  if (found != present_.end() && found->second == index) present_.erase(found);
+}
+
+void ReadAhead::drop(std::size_t index) {
+  forget(index);
+  slots_[index].state = State::free;
 }
 
 std::size_t ReadAhead::take_free(std::unique_lock<std::mutex>& lock) {
   for (;;) {
-    for (std::size_t i = 0; i < slots_.size(); ++i) {
-      // What was in flight when the order changed arrives meanwhile, and nobody may ever ask for it.
-      if (slots_[i].state == State::ready && !slots_[i].wanted) drop(slots_[i]);
-      if (slots_[i].state == State::free) return i;
-    }
+    // What nobody uses goes: first what was read and never asked for, then what was left half-way.
+    for (const bool begun : {false, true})
+      for (std::size_t i = 0; i < slots_.size(); ++i) {
+        Slot& slot = slots_[i];
+        if (slot.state == State::ready && slot.users == 0 && (slot.asked > 0) == begun) drop(i);
+        if (slot.state == State::free) return i;
+      }
+    if (std::all_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.state == State::lost; }))
+      fail<IoError>("{}", slots_.front().error);
     changed_.wait(lock);
   }
 }
 
-std::size_t ReadAhead::read_now(const Range& range, std::unique_lock<std::mutex>& lock) {
+std::size_t ReadAhead::read_now(const Range& extent, std::unique_lock<std::mutex>& lock) {
   // What was read ahead was not what is wanted: begin again from here.
-  for (Slot& slot : slots_)
-    if (slot.state == State::ready && !slot.wanted) drop(slot);
-  ahead_ = key(range);
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].state == State::ready && slots_[i].users == 0 && slots_[i].asked == 0) drop(i);
+  ahead_ = key(extent);
   const std::size_t index = take_free(lock);
+  if (const auto found = present_.find(key(extent)); found != present_.end()) return found->second;  // meanwhile
+  claim(index, extent, false);
   Slot& slot = slots_[index];
-  slot.state = State::used;
-  slot.range = range;
-  slot.error.clear();
+  slot.users = 1;
   lock.unlock();
   changed_.notify_all();
+  std::string error;
   try {
-    const Range wide = widened(range);
-    range.file->read(wide.offset, std::span(slot.memory, wide.size));
+    const Range wide = widened(extent);
+    extent.file->read(wide.offset, std::span(slot.memory, wide.size));
   } catch (const Error& e) {
-    slot.error = e.what();
+    error = e.what();
   }
   lock.lock();
+  --slot.users;
+  slot.error = error;
+  slot.state = State::ready;
+  changed_.notify_all();
   return index;
 }
 
-ReadAhead::Lease ReadAhead::lease(std::size_t index) {
-  const Slot& slot = slots_[index];
-  std::shared_ptr<const void> held(&slot, [this, index](const void*) {
-    {
-      const std::lock_guard lock(mutex_);
-      slots_[index].state = State::free;
-    }
-    changed_.notify_all();
-  });
-  return {std::move(held), slot.memory + slot.range.offset % kBlock};
+void ReadAhead::release(std::size_t index) {
+  {
+    const std::lock_guard lock(mutex_);
+    Slot& slot = slots_[index];
+    if (--slot.users > 0 || slot.state != State::ready || slot.asked < slot.extent.size) return;
+    drop(index);
+  }
+  changed_.notify_all();
 }
 
-ReadAhead::Lease ReadAhead::get(const Range& range) {
+ReadAhead::Lease ReadAhead::get(const Range& extent, Bytes offset, std::size_t size) {
+  assert(offset >= extent.offset && offset + size <= extent.offset + extent.size);
   std::unique_lock lock(mutex_);
-  successor_[last_] = range;
-  last_ = key(range);
-  std::size_t index;
-  if (const auto found = present_.find(last_); found != present_.end() && !slots_[found->second].wanted) {
-    index = found->second;
-    slots_[index].wanted = true;
-    changed_.wait(lock, [&] { return slots_[index].state == State::ready; });
-    slots_[index].wanted = false;
-    slots_[index].state = State::used;
-    present_.erase(key(range));
-  } else {
-    index = read_now(range, lock);
+  const auto found = present_.find(key(extent));
+  if ((found == present_.end() || slots_[found->second].asked == 0) && last_ != key(extent)) {
+    successor_[last_] = extent;
+    last_ = key(extent);
   }
-  const std::string error = slots_[index].error;
-  lock.unlock();
-  Lease result = lease(index);
-  if (!error.empty()) fail<IoError>("{}", error);
-  return result;
+  const std::size_t index = found != present_.end() ? found->second : read_now(extent, lock);
+  Slot& slot = slots_[index];
+  ++slot.users;
+  slot.asked += size;
+  if (slot.asked >= slot.extent.size) forget(index);
+  changed_.wait(lock, [&] { return slot.state != State::reading; });
+  if (!slot.error.empty()) {
+    const std::string error = slot.error;
+    slot.asked = slot.extent.size;
+    forget(index);
+    lock.unlock();
+    release(index);
+    fail<IoError>("{}", error);
+  }
+  std::shared_ptr<const void> held(&slot, [this, index](const void*) { release(index); });
+  return {std::move(held), slot.memory + offset % kBlock + (offset / kBlock - extent.offset / kBlock) * kBlock};
 }
 
 }  // namespace snug

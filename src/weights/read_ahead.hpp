@@ -1,6 +1,7 @@
 #pragma once
 /// Reads what will be asked for next, in the order of last time: a forward pass uses its weights in the same order
-/// again and again, so each range remembers its successor, and a thread follows them ahead of use.
+/// again and again, so each extent remembers its successor, and a thread follows them ahead of use. An extent is what
+/// the disk is asked for at once; its parts may be asked for one by one, by several threads.
 
 #include <condition_variable>
 #include <map>
@@ -27,45 +28,51 @@ public:
     const std::byte* data = nullptr;
   };
 
-  /// Memory for `slots` ranges of at most `most_bytes`, charged to the ledger. `slots` must exceed the number of leases
-  /// that are held at once.
+  /// Memory for `slots` extents of at most `most_bytes`, charged to the ledger. `slots` must exceed the number of
+  /// threads that ask.
   ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes);
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
 
-  /// The bytes of a range, valid while the lease is held. Thread-safe. Throws IoError.
-  Lease get(const Range& range);
+  /// Bytes [offset, offset + size) of the extent's file, which lie within the extent; valid while the lease is held.
+  /// The extent stays until as many bytes of it have been asked for as it has. Thread-safe. Throws IoError.
+  Lease get(const Range& extent, Bytes offset, std::size_t size);
 
   static std::size_t slot_bytes(std::size_t most_bytes);
 
 private:
   using Key = std::pair<const RandomAccessFile*, Bytes>;
-  enum class State { free, reading, ready, used };
+  /// `lost`: the reader failed while it wrote there, so nobody may use it again.
+  enum class State { free, reading, ready, lost };
   struct Slot {
     State state = State::free;
-    bool wanted = false;  ///< somebody waits for it
-    Range range;
+    bool ahead = false;  ///< read by the thread, not by who asked
+    Range extent;
     std::byte* memory = nullptr;
+    std::size_t users = 0;  ///< leases, and threads that wait
+    std::size_t asked = 0;  ///< bytes
     std::string error;
   };
   static Key key(const Range& range) { return {range.file, range.offset}; }
 
   void follow();
+  void keep_reading(AsyncReader& reader, std::unique_lock<std::mutex>& lock);
   bool start_next(AsyncReader& reader);
-  void finish(const std::vector<ReadResult>& results);
-  void drop(Slot& slot);
+  void claim(std::size_t index, const Range& extent, bool ahead);
+  void forget(std::size_t index);
+  void drop(std::size_t index);
   std::size_t take_free(std::unique_lock<std::mutex>& lock);
-  std::size_t read_now(const Range& range, std::unique_lock<std::mutex>& lock);
-  Lease lease(std::size_t index);
+  std::size_t read_now(const Range& extent, std::unique_lock<std::mutex>& lock);
+  void release(std::size_t index);
 
   Buffer memory_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;
-  std::map<Key, std::size_t> present_;  ///< reading or ready
+  std::map<Key, std::size_t> present_;  ///< slots that are reading or ready, and not all asked for
   std::map<Key, Range> successor_;
-  Key last_{}, ahead_{};  ///< asked for last; read last
+  Key last_{}, ahead_{};  ///< begun last: by who asks, by the thread
   bool stop_ = false;
   std::thread thread_;
 };

@@ -19,7 +19,7 @@ struct TinyEngine {
       : ledger(budget),
         pool(threads),
         model(parse(tiny_model({.hybrid = hybrid})), ledger, pool,
-              ModelOptions{.max_rows = max_rows, .kv_tokens = 128}) {}
+              ModelOptions{.max_rows = max_rows, .context = 128}) {}
   Ledger ledger;
   ThreadPool pool;
   Transformer model;
@@ -73,7 +73,7 @@ TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
   ThreadPool pool(2);
   const auto run = [&](Bytes budget, LedgerReport& report) {
     Ledger ledger(budget);
-    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .kv_tokens = 128});
+    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .context = 128});
     Session session(model, 256, greedy());
     session.hash_logits(true);
     session.prompt(model.tokenizer().encode(kPrompt));

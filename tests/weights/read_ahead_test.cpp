@@ -28,6 +28,9 @@ struct ReadAheadTest : testing::Test {
   Ledger ledger{Ledger::kUnlimited};
 
   ReadAhead::Range range(std::size_t i) const { return {&file, i * kSize, kSize}; }
+  ReadAhead::Lease get(ReadAhead& ahead, const ReadAhead::Range& range) {
+    return ahead.get(range, range.offset, range.size);
+  }
   bool right(const ReadAhead::Lease& lease, std::size_t i) const {
     return std::memcmp(lease.data, bytes.data() + i * kSize, kSize) == 0;
   }
@@ -36,7 +39,7 @@ struct ReadAheadTest : testing::Test {
 TEST_F(ReadAheadTest, TheSameOrderAgainAndAgain) {
   ReadAhead ahead(ledger, 8, kSize);
   for (int pass = 0; pass < 20; ++pass)
-    for (std::size_t i = 0; i < kCount; ++i) ASSERT_TRUE(right(ahead.get(range(i)), i)) << pass << " " << i;
+    for (std::size_t i = 0; i < kCount; ++i) ASSERT_TRUE(right(get(ahead, range(i)), i)) << pass << " " << i;
 }
 
 TEST_F(ReadAheadTest, AnyOrder) {
@@ -44,7 +47,7 @@ TEST_F(ReadAheadTest, AnyOrder) {
   std::mt19937 random(2);
   for (int i = 0; i < 3000; ++i) {
     const std::size_t at = random() % kCount;
-    ASSERT_TRUE(right(ahead.get(range(at)), at)) << i;
+    ASSERT_TRUE(right(get(ahead, range(at)), at)) << i;
   }
 }
 
@@ -56,11 +59,34 @@ TEST_F(ReadAheadTest, SeveralWorkersEachWithItsStretch) {
     for (std::size_t w = 0; w < 3; ++w)
       workers.emplace_back([&, w] {
         // Stretches overlap by a few ranges: two workers may want the same one at once.
-        for (std::size_t i = w * 12; i < w * 12 + 16; ++i) wrong += !right(ahead.get(range(i)), i);
+        for (std::size_t i = w * 12; i < w * 12 + 16; ++i) wrong += !right(get(ahead, range(i)), i);
       });
     for (auto& worker : workers) worker.join();
   }
   EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(ReadAheadTest, PartsOfExtentsAskedForByTurns) {
+  // Two workers go through two halves of every extent, each at its own pace.
+  ReadAhead ahead(ledger, 6, 2 * kSize);
+  std::atomic<int> wrong{0};
+  for (int pass = 0; pass < 20; ++pass) {
+    std::vector<std::thread> workers;
+    for (std::size_t w = 0; w < 2; ++w)
+      workers.emplace_back([&, w] {
+        for (std::size_t i = w; i < kCount; i += 2)
+          wrong += !right(ahead.get({&file, i / 2 * 2 * kSize, 2 * kSize}, i * kSize, kSize), i);
+      });
+    for (auto& worker : workers) worker.join();
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(ReadAheadTest, WhatIsLeftHalfWayMakesRoom) {
+  ReadAhead ahead(ledger, 4, 2 * kSize);
+  for (int pass = 0; pass < 3; ++pass)
+    for (std::size_t i = 0; i < kCount; i += 2)
+      ASSERT_TRUE(right(ahead.get({&file, i * kSize, 2 * kSize}, i * kSize, kSize), i)) << pass << " " << i;
 }
 
 TEST_F(ReadAheadTest, ErrorsReachWhoeverAsked) {
@@ -71,9 +97,9 @@ TEST_F(ReadAheadTest, ErrorsReachWhoeverAsked) {
       const ReadAhead::Range wanted{&broken, i * kSize, kSize};
       if (i == 19 || i == 20) continue;  // a range is read with what lies around it
       if (i < 19) {
-        EXPECT_TRUE(right(ahead.get(wanted), i));
+        EXPECT_TRUE(right(get(ahead, wanted), i));
       } else {
-        EXPECT_THROW(ahead.get(wanted), IoError);
+        EXPECT_THROW(get(ahead, wanted), IoError);
       }
     }
 }

@@ -1,0 +1,13 @@
+#pragma once
+/// How fast the disk under a file reads when asked as streaming asks it: past the page cache, many reads in flight.
+
+#include <string>
+
+#include "base/units.hpp"
+
+namespace snug {
+
+/// Bytes per second of reads of `block` bytes spread over the file, `seconds` long. Throws IoError.
+double measure_disk_read(const std::string& path, std::size_t block, double seconds = 0.3);
+
+}  // namespace snug

@@ -1,0 +1,28 @@
+#pragma once
+/// What this machine does at most, measured once and remembered: predictions rest on it.
+
+#include <map>
+#include <string>
+
+#include "base/thread_pool.hpp"
+#include "base/units.hpp"
+
+namespace snug {
+
+struct MachineProfile {
+  double memory_bytes_s = 0;                   ///< all threads reading
+  double int8_ops_s = 0;                       ///< multiply and add count as two
+  std::map<std::size_t, double> disk_bytes_s;  ///< of the disk under a file, by block size
+
+  /// Rate for reads of `block` bytes: that of the nearest measured size.
+  double disk_rate(std::size_t block) const;
+};
+
+/// Measures in about a second. `path`: a file on the disk in question. Needs `memory` bytes for a moment.
+MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes memory = 128 * kMiB);
+
+/// The profile remembered in XDG_CACHE_HOME/snug/machine.json (or ~/.cache) for this many threads and this disk, else
+/// measured and remembered. `again`: measures in any case.
+MachineProfile machine_profile(ThreadPool& pool, const std::string& path, bool again = false);
+
+}  // namespace snug
