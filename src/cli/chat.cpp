@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/memory_info.hpp"
 #include "cli/line_editor.hpp"
 #include "cli/run_options.hpp"
 
@@ -15,6 +16,7 @@ namespace {
 constexpr std::string_view kHelp =
     "/help           this\n"
     "/stats          speed and memory so far\n"
+    "/memory SIZE    go on within another budget\n"
     "/clear          forget the conversation\n"
     "/save FILE      write the conversation as JSON\n"
     "/load FILE      go on with a saved conversation\n"
@@ -49,6 +51,9 @@ bool command(Run& run, const RunOptions& options, const std::string& line) {
   const std::string name = line.substr(0, space), argument = space == std::string::npos ? "" : line.substr(space + 1);
   if (name == "/exit" || name == "/quit" || name == "/bye") return false;
   if (name == "/stats") {
+    print_stats(run);
+  } else if (name == "/memory" && !argument.empty()) {
+    run.engine.model->resize(parse_size(argument, memory_info().limit));
     print_stats(run);
   } else if (name == "/clear") {
     run.conversation->clear();

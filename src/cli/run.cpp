@@ -52,6 +52,7 @@ std::unordered_set<TokenId> tokens_with(const Tokenizer& tokenizer, const char* 
 Run start(RunOptions& options, const CLI::App& command) {
   Run run;
   run.engine = load_engine(options.engine, {.context = options.context});
+  run.control = std::make_unique<ControlServer>(*run.engine.model, *run.engine.ledger);
   const Model& model = *run.engine.model;
   default_sampling(model.file(), command, options.sampler);
   const std::size_t trained = model.config().trained_context, context = options.context ? options.context : trained;

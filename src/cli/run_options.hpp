@@ -4,6 +4,7 @@
 #include <csignal>
 #include <optional>
 
+#include "cli/control.hpp"
 #include "cli/engine.hpp"
 #include "generate/conversation.hpp"
 #include "generate/session.hpp"
@@ -23,6 +24,7 @@ struct RunOptions {
 /// Everything that a run needs, in the order in which it must live.
 struct Run {
   Engine engine;
+  std::unique_ptr<ControlServer> control;
   std::unique_ptr<Session> session;
   std::unique_ptr<Conversation> conversation;
 };

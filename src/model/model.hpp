@@ -57,7 +57,7 @@ struct ForwardStats {
   Bytes weight_bytes = 0, kv_bytes = 0;
 };
 
-/// Not thread-safe: one forward at a time. `ledger` and `pool` outlive the model.
+/// Not thread-safe but for resize(): one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
 public:
   /// Throws IoError, FormatError, OutOfBudget; an unknown architecture lists the known ones.
@@ -81,6 +81,11 @@ public:
   /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing
   /// has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;
+
+  /// Changes the ledger's limit, and how much of the weights is in memory with it. May be called from another thread
+  /// while forward() runs: it waits for its end. Throws Error when that is less than is needed now: nothing has
+  /// changed then; IoError when weights cannot be read.
+  virtual void resize(Bytes budget) = 0;
 };
 
 }  // namespace snug

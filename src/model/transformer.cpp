@@ -105,9 +105,8 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
   plan_activations(ledger);
   if (!options_.load_weights) return;
-  const std::size_t trained = std::max<std::size_t>(config_.trained_context, kUsualContext);
-  source_.load(kv_room(options_.context ? options_.context : kUsualContext),
-               kv_room(options_.context ? options_.context : trained));
+  const auto [spare, most_spare] = spare_for_kv();
+  source_.load(spare, most_spare);
   log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
       config_.layer_count, config_.architecture, kernels().name, pool.size(), format_bytes(source_.pinned_bytes()),
       format_bytes(source_.total_bytes()));
@@ -115,6 +114,28 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
 
 Bytes Transformer::kv_room(std::size_t tokens) const {
   return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
+}
+
+std::pair<Bytes, Bytes> Transformer::spare_for_kv() const {
+  const std::size_t trained = std::max<std::size_t>(config_.trained_context, kUsualContext);
+  const Bytes there = ledger_.report().by_tag[static_cast<std::size_t>(Tag::kv)];
+  const auto missing = [&](std::size_t tokens) {
+    const Bytes room = kv_room(tokens);
+    return room > there ? room - there : 0;
+  };
+  return {missing(options_.context ? options_.context : kUsualContext),
+          missing(options_.context ? options_.context : trained)};
+}
+
+void Transformer::resize(Bytes budget) {
+  const std::lock_guard lock(busy_);
+  const LedgerReport report = ledger_.report();
+  const Bytes least = report.used - source_.memory_bytes() + source_.least_bytes();
+  if (budget < least)
+    fail("a budget of {} is too small: at least {} are needed now", format_bytes(budget), format_bytes(least));
+  ledger_.set_limit(budget);
+  const auto [spare, most_spare] = spare_for_kv();
+  source_.refit(spare, most_spare);
 }
 
 MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
@@ -293,6 +314,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
   const auto wanted =
       static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
   if (logits.size() < wanted * config_.vocab_size) fail("{} logits do not fit into {} floats", wanted, logits.size());
+  const std::lock_guard lock(busy_);
   const std::vector<RowRun> runs = group_rows(rows);
   stats_ = {};
   embed(rows);

@@ -3,6 +3,7 @@
 /// transformer.cpp: memory and the pass over layers; transformer_blocks.cpp: what a layer does.
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "model/attention.hpp"
@@ -42,6 +43,7 @@ public:
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
+  void resize(Bytes budget) override;
 
 private:
   /// Activations of one forward call.
@@ -52,6 +54,8 @@ private:
   };
   void plan_activations(Ledger& ledger);
   Bytes kv_room(std::size_t tokens) const;
+  /// What is left free for KV when weights stream, and when all of them are to be in memory.
+  std::pair<Bytes, Bytes> spare_for_kv() const;
   std::size_t fitting_rows(Bytes budget) const;
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);
@@ -77,6 +81,7 @@ private:
   void add_block(const std::vector<float>& post_norm, std::size_t rows);
   void per_layer_block(std::uint32_t index, std::size_t rows);
 
+  std::mutex busy_;  ///< forward() and resize()
   GgufFile file_;
   ModelConfig config_;
   ModelOptions options_;

@@ -106,10 +106,22 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
 void FileSource::load(Bytes spare, Bytes most_spare) {
   const LedgerReport report = ledger_.report();
   const WeightPlan lying = plan(report.limit, report.used, spare, most_spare);
-  if (lying.whole)
-    load_whole();
-  else
-    load_bands(lying);
+  if (lying.whole) return load_whole();
+  start_streaming(report.limit - report.used);
+  pin_bands(lying.bands);
+}
+
+void FileSource::refit(Bytes spare, Bytes most_spare) {
+  const LedgerReport report = ledger_.report();
+  const Bytes others = report.used - memory_bytes();
+  const WeightPlan lying = plan(report.limit, others, spare, most_spare);
+  if (lying.whole && whole_.size() > 0) return;
+  stop_streaming();
+  whole_ = Buffer();
+  bands_.resize(lying.whole ? 0 : std::min(bands_.size(), lying.bands));
+  if (lying.whole) return load_whole();
+  start_streaming(report.limit > others ? report.limit - others : 0);
+  pin_bands(lying.bands);
 }
 
 void FileSource::load_whole() {
@@ -136,14 +148,27 @@ void FileSource::load_whole() {
   });
 }
 
-void FileSource::load_bands(const WeightPlan& plan) {
+void FileSource::start_streaming(Bytes free) {
   open_direct();
-  const LedgerReport report = ledger_.report();
-  const Buffers buffers = plan_buffers(report.limit - report.used);
+  const Buffers buffers = plan_buffers(free);
   slot_memory_ = Buffer(ledger_, Tag::weights, buffers.packed * pool_.size());
   for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * buffers.packed);
   read_ahead_ = std::make_unique<ReadAhead>(ledger_, buffers.ahead, buffers.raw);
-  for (std::size_t band = 0; band < plan.bands; ++band) {
+  buffer_bytes_ = buffers.bytes;
+  holder_ = ledger_.add_holder({[] { return 1.0; }, [this](Bytes wanted) { return give_back(wanted); }});
+}
+
+void FileSource::stop_streaming() {
+  holder_.reset();
+  read_ahead_.reset();
+  free_slots_.clear();
+  slot_memory_ = Buffer();
+  buffer_bytes_ = 0;
+}
+
+void FileSource::pin_bands(std::size_t bands) {
+  const std::size_t raw = plan_buffers(0).raw;
+  for (std::size_t band = bands_.size(); band < bands; ++band) {
     Bytes size = 0;
     for (Entry& e : entries_) {
       e.band_offset[band] = size;
@@ -153,7 +178,7 @@ void FileSource::load_bands(const WeightPlan& plan) {
     Buffer buffer(ledger_, Tag::weights, band_bytes(band));
     std::vector<std::vector<std::byte>> scratch(pool_.size());
     pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
-      scratch[worker].resize(buffers.raw);
+      scratch[worker].resize(raw);
       for (std::size_t i = from; i < to; ++i) {
         const Entry& e = entries_[i];
         if (e.only_rows) continue;
@@ -165,7 +190,6 @@ void FileSource::load_bands(const WeightPlan& plan) {
     });
     bands_.push_back(std::move(buffer));
   }
-  holder_ = ledger_.add_holder({[] { return 1.0; }, [this](Bytes wanted) { return give_back(wanted); }});
 }
 
 void FileSource::open_direct() {
@@ -189,7 +213,7 @@ Bytes FileSource::give_back(Bytes wanted) {
 }
 
 Bytes FileSource::pinned_bytes() const {
-  Bytes total = whole_.size();
+  Bytes total = round_up(whole_.size(), kPage);
   for (const Buffer& band : bands_) total += band.size();
   return total;
 }

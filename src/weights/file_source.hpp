@@ -52,6 +52,10 @@ public:
   Bytes least_bytes() const { return std::min(bytes_, plan_buffers(0).bytes); }
   /// Reads and packs what fits into the ledger. Throws IoError, OutOfBudget.
   void load(Bytes spare, Bytes most_spare);
+  /// The same again after the ledger's limit has changed: pins more, or less. REQUIRES: no slice is held.
+  void refit(Bytes spare, Bytes most_spare);
+  /// What load() and refit() have reserved.
+  Bytes memory_bytes() const { return pinned_bytes() + buffer_bytes_; }
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
@@ -93,7 +97,9 @@ private:
   Buffers plan_buffers(Bytes free) const;
   Bytes band_bytes(std::size_t band) const;
   void load_whole();
-  void load_bands(const WeightPlan& plan);
+  void start_streaming(Bytes free);
+  void stop_streaming();
+  void pin_bands(std::size_t bands);
   void open_direct();
   /// Where groups [begin, end) (over all experts, of one expert) lie in the file.
   static ReadAhead::Range range_of(const Entry& entry, std::size_t begin, std::size_t end);
@@ -118,6 +124,7 @@ private:
   std::vector<Buffer> bands_;
   std::vector<std::unique_ptr<RandomAccessFile>> direct_;
   Buffer slot_memory_;
+  Bytes buffer_bytes_ = 0;
   std::mutex mutex_;
   std::condition_variable slot_free_;
   std::vector<std::byte*> free_slots_;

@@ -18,8 +18,8 @@ struct TinyEngine {
                       bool hybrid = false)
       : ledger(budget),
         pool(threads),
-        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool,
-              ModelOptions{.max_rows = max_rows, .context = 128}) {}
+        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool, ModelOptions{.max_rows = max_rows, .context = 128}) {
+  }
   Ledger ledger;
   ThreadPool pool;
   Transformer model;
@@ -98,6 +98,57 @@ TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
     }
   }
   EXPECT_GE(fitted, 4u);
+}
+
+TEST(SessionTest, AnotherBudgetOnTheWayGivesTheSameAnswer) {
+  const std::string file = tiny_model({.vocab = 512, .width = 256, .layers = 4, .ffn = 512});
+  ThreadPool pool(2);
+  const auto run = [&](bool resize, Bytes& all, Bytes& least) {
+    Ledger ledger(kGiB);
+    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .context = 256});
+    all = model.plan(kGiB, 256).used();
+    least = model.plan(kGiB, 256).smallest;
+    Session session(model, 256, greedy());
+    session.hash_logits(true);
+    session.prompt(model.tokenizer().encode(kPrompt));
+    GenerateOptions options;
+    options.max_tokens = 10;
+    options.ignore_end = true;
+    for (const Bytes budget : {kGiB, least, (all + least) / 2, all, least}) {
+      session.generate(options, nullptr);
+      if (!resize) continue;
+      model.resize(budget);
+      EXPECT_LE(ledger.report().used, budget);
+      EXPECT_THROW(model.resize(least / 4), Error);
+      EXPECT_EQ(ledger.report().limit, budget);
+    }
+    return session.stats().logits_hash;
+  };
+  Bytes all = 0, least = 0;
+  const std::uint64_t expected = run(false, all, least);
+  EXPECT_LT(least, all);
+  EXPECT_EQ(run(true, all, least), expected);
+}
+
+TEST(SessionTest, APlanIsWhatLoadingDoes) {
+  const std::string file = tiny_model({.vocab = 512, .width = 256, .layers = 4, .ffn = 512});
+  ThreadPool pool(2);
+  Ledger unlimited(Ledger::kUnlimited);
+  const Transformer planner(parse(file), unlimited, pool,
+                            ModelOptions{.max_rows = 64, .load_weights = false, .plan_for = kGiB});
+  const MemoryPlan all = planner.plan(kGiB, 128);
+  EXPECT_TRUE(all.weights.whole);
+  EXPECT_EQ(all.streamed_bytes, 0u);
+  for (Bytes budget = all.smallest; budget < all.used(); budget += (all.used() - all.smallest) / 5) {
+    const MemoryPlan plan = planner.plan(budget, 128);
+    ASSERT_TRUE(plan.fits());
+    EXPECT_LE(plan.used(), budget);
+    Ledger ledger(budget);
+    const Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .context = 128});
+    EXPECT_EQ(ledger.report().by_tag[static_cast<std::size_t>(Tag::weights)], plan.weights.memory());
+  }
+  Ledger small(all.smallest - 64 * kKiB);
+  EXPECT_FALSE(planner.plan(small.report().limit, 128).fits());
 }
 
 TEST(SessionTest, BatchesDoNotChangeLogits) {
