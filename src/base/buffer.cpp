@@ -33,6 +33,11 @@ Buffer::Buffer(Ledger& ledger, Tag tag, Bytes bytes) : reservation_(ledger.reser
   void* memory = map_memory(mapped_);
   if (memory == MAP_FAILED) fail<IoError>("cannot allocate {}: {}", format_bytes(bytes), std::strerror(errno));
   data_ = static_cast<std::byte*>(memory);
+  // What is charged is there: working memory would otherwise come bit by bit, and perhaps not when it is needed.
+  // (Weights are written at once; KV slabs fill as tokens come.)
+#ifdef MADV_POPULATE_WRITE
+  if (tag == Tag::activations || tag == Tag::scratch) madvise(memory, mapped_, MADV_POPULATE_WRITE);
+#endif
 }
 
 Buffer::Buffer(Buffer&& other) noexcept

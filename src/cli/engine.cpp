@@ -35,7 +35,18 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   engine.ledger = std::make_unique<Ledger>(budget);
   engine.pool = std::make_unique<ThreadPool>(options.threads);
   model_options.charge_process = true;
-  engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
+  try {
+    engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
+  } catch (const OutOfBudget&) {
+    // What would do is known from a plan, which needs no weights.
+    Ledger unlimited(Ledger::kUnlimited);
+    model_options.load_weights = false;
+    model_options.plan_for = budget;
+    const std::size_t context = model_options.context ? model_options.context : kUsualContext;
+    const Bytes least = Model::load(path, unlimited, *engine.pool, model_options)->plan(budget, context).smallest;
+    fail("{} does not fit into {}: with a context of {} tokens the smallest budget is {}", options.model,
+         format_bytes(budget), context, format_bytes(round_up(least, kMiB)));
+  }
   return engine;
 }
 

@@ -92,8 +92,8 @@ void add_plan(CLI::App& app) {
     ThreadPool pool(o.engine.threads);
     const MachineProfile machine = machine_profile(pool, path, o.probe);
     Ledger ledger(Ledger::kUnlimited);
-    const auto model =
-        Model::load(path, ledger, pool, {.charge_process = true, .load_weights = false, .plan_for = budget});
+    const auto model = Model::load(
+        path, ledger, pool, {.context = o.context, .charge_process = true, .load_weights = false, .plan_for = budget});
     const MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);
     const Prediction prediction = predict(plan, machine);
     o.json ? print_json(plan, prediction, machine) : print_plan(plan, prediction, machine);

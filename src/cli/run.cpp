@@ -92,6 +92,14 @@ double rate(std::size_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
 }
 
+/// What the plan foresees for this budget and the context that was really used.
+nlohmann::ordered_json prediction_json(const Run& run) {
+  const Model& model = *run.engine.model;
+  const MachineProfile machine = machine_profile(*run.engine.pool, model.file().path());
+  const MemoryPlan plan = model.plan(run.engine.ledger->report().limit, run.session->context());
+  return plan_json(plan, predict(plan, machine));
+}
+
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
   const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
@@ -103,7 +111,8 @@ void print_json(const Run& run, const GenerateResult& result) {
                                        {"decode_tok_s", rate(s.generated_tokens, s.generate_seconds)},
                                        {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
                                        {"peak_rss_bytes", peak_resident_bytes()},
-                                       {"ledger", ledger_json(*run.engine.ledger)}};
+                                       {"ledger", ledger_json(*run.engine.ledger)},
+                                       {"plan", prediction_json(run)}};
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/tile_matrix.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -61,13 +62,39 @@ std::span<const Field> fields(DType type) {
 }
 
 template <class Word>
-void pack_words(const std::byte* in, std::size_t in_stride, std::size_t words, std::byte* out) {
-  for (std::size_t w = 0; w < words; ++w) {
-    Word column[kTileRows];
-    for (std::size_t r = 0; r < kTileRows; ++r)
-      std::memcpy(&column[r], in + r * in_stride + w * sizeof(Word), sizeof(Word));
-    std::memcpy(out + w * sizeof(column), column, sizeof(column));
+void pack_word(const std::byte* in, std::size_t in_stride, std::byte* out) {
+  Word column[kTileRows];
+  for (std::size_t r = 0; r < kTileRows; ++r) std::memcpy(&column[r], in + r * in_stride, sizeof(Word));
+  std::memcpy(out, column, sizeof(column));
+}
+
+/// Four words of 4 bytes of all rows, by transposing squares of 4 words by 4 rows.
+void pack_four_words(const std::byte* in, std::size_t in_stride, std::byte* out) {
+  using Vector [[gnu::vector_size(16)]] = std::uint32_t;
+  for (std::size_t r = 0; r < kTileRows; r += 4, in += 4 * in_stride, out += sizeof(Vector)) {
+    Vector row[4];
+    for (std::size_t i = 0; i < 4; ++i) std::memcpy(&row[i], in + i * in_stride, sizeof(Vector));
+    const Vector a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+    const Vector b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+    const Vector c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+    const Vector d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    const Vector word[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+                            __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+    for (std::size_t i = 0; i < 4; ++i) std::memcpy(out + i * kTileRows * 4, &word[i], sizeof(Vector));
   }
+}
+
+template <class Word>
+void pack_words(const std::byte* in, std::size_t in_stride, std::size_t words, std::byte* out) {
+  if (sizeof(Word) == 4 && words >= 4) {
+    for (std::size_t w = 0; w < words; w += 4) {
+      const std::size_t first = std::min(w, words - 4);  // the last four may overlap those before
+      pack_four_words(in + first * 4, in_stride, out + first * kTileRows * 4);
+    }
+    return;
+  }
+  for (std::size_t w = 0; w < words; ++w)
+    pack_word<Word>(in + w * sizeof(Word), in_stride, out + w * kTileRows * sizeof(Word));
 }
 
 template <class Word>

@@ -12,16 +12,17 @@ namespace {
 
 constexpr std::size_t kBlockQueries = 128;       // queries of one item: enough to share each key tile well
 constexpr std::size_t kSplitRows = 16;           // up to so many rows, partitions are spread over the pool
-constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results
+constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results, at most
 
 }  // namespace
 
-Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t) : pool_(pool) {
-  std::size_t group = 1;
+Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context) : pool_(pool) {
+  std::size_t group = 1, heads = 1;
   for (const LayerConfig& layer : config.layers) {
     if (layer.kv_heads == 0) continue;
     max_dim_ = std::max<std::size_t>({max_dim_, layer.k_dim, layer.v_dim});
     group = std::max<std::size_t>(group, layer.heads / layer.kv_heads);
+    heads = std::max<std::size_t>(heads, layer.heads);
   }
   const std::size_t m = std::max(kBlockQueries, group);
   const std::size_t sizes[] = {m * max_dim_ * sizeof(bf16_t),
@@ -34,7 +35,8 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
                                attention_scratch_bytes(m)};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
-  memory_ = Buffer(ledger, Tag::scratch, each * pool.size() + kPartialFloats * sizeof(float));
+  partial_floats_ = std::min(kPartialFloats, kSplitRows * heads * (context / kPartTokens + 1) * (max_dim_ + 2));
+  memory_ = Buffer(ledger, Tag::scratch, each * pool.size() + partial_floats_ * sizeof(float));
   std::byte* at = memory_.data();
   const auto next = [&at](std::size_t size) {
     std::byte* here = at;
@@ -133,7 +135,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
   }
   const std::size_t each = v_dim + 2;
-  const bool split = rows <= kSplitRows && partial * each <= kPartialFloats && partial > items.size() * group;
+  const bool split = rows <= kSplitRows && partial * each <= partial_floats_ && partial > items.size() * group;
   if (!split) {
     pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
       const Worker& w = workers_[index];

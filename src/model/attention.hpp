@@ -22,7 +22,8 @@ struct RowRun {
 
 class Attention {
 public:
-  Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t max_rows);
+  /// `context`: tokens that are to be expected; with more, few rows may be shared out less evenly.
+  Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context);
 
   /// One layer: queries (f32[rows][heads * k_dim], scaled and rotated) over the KV of `kv_layer`, which holds the keys
   /// and values of all rows; out is f32[rows][heads * v_dim]. `sinks`: f32[heads] or empty.
@@ -63,6 +64,7 @@ private:
   Buffer memory_;
   std::vector<Worker> workers_;
   float* partials_ = nullptr;  ///< of split items: per part and query, max, sum, acc
+  std::size_t partial_floats_ = 0;
 };
 
 }  // namespace snug

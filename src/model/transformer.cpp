@@ -100,7 +100,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   options_.max_rows = fitting_rows(options_.load_weights ? ledger.report().limit : options_.plan_for);
   pools_ = std::make_unique<KvPools>(ledger, std::move(shapes));
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
-  attention_ = std::make_unique<Attention>(ledger, pool, config_, options_.max_rows);
+  attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context());
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(ledger, *products_, config_, options_.max_rows);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
   plan_activations(ledger);
@@ -116,15 +116,17 @@ Bytes Transformer::kv_room(std::size_t tokens) const {
   return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
 }
 
+std::size_t Transformer::expected_context() const {
+  return options_.context ? options_.context : std::max<std::size_t>(config_.trained_context, kUsualContext);
+}
+
 std::pair<Bytes, Bytes> Transformer::spare_for_kv() const {
-  const std::size_t trained = std::max<std::size_t>(config_.trained_context, kUsualContext);
   const Bytes there = ledger_.report().by_tag[static_cast<std::size_t>(Tag::kv)];
   const auto missing = [&](std::size_t tokens) {
     const Bytes room = kv_room(tokens);
     return room > there ? room - there : 0;
   };
-  return {missing(options_.context ? options_.context : kUsualContext),
-          missing(options_.context ? options_.context : trained)};
+  return {missing(options_.context ? options_.context : kUsualContext), missing(expected_context())};
 }
 
 void Transformer::resize(Bytes budget) {

@@ -54,6 +54,7 @@ private:
   };
   void plan_activations(Ledger& ledger);
   Bytes kv_room(std::size_t tokens) const;
+  std::size_t expected_context() const;
   /// What is left free for KV when weights stream, and when all of them are to be in memory.
   std::pair<Bytes, Bytes> spare_for_kv() const;
   std::size_t fitting_rows(Bytes budget) const;

@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -20,7 +19,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::size_t kBlocks[] = {64 * kKiB, 256 * kKiB, 1024 * kKiB};
+constexpr std::size_t kBlocks[] = {64 * kKiB, kStreamBlock, 1024 * kKiB};
 
 std::string cache_file() {
   const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
@@ -52,7 +51,7 @@ bool load(const nlohmann::json& json, MachineProfile& profile) {
   } catch (const std::exception&) {
     return false;
   }
-  return profile.memory_bytes_s > 0 && profile.int8_ops_s > 0 && !profile.disk_bytes_s.empty();
+  return profile.memory_bytes_s > 0 && profile.int8_ops_s > 0 && profile.disk_bytes_s.contains(kStreamBlock);
 }
 
 void store(const std::string& file, nlohmann::json all, const std::string& key, const MachineProfile& profile) {
@@ -69,15 +68,6 @@ void store(const std::string& file, nlohmann::json all, const std::string& key, 
 }
 
 }  // namespace
-
-double MachineProfile::disk_rate(std::size_t block) const {
-  double best = 0, nearest = INFINITY;
-  for (const auto& [size, rate] : disk_bytes_s) {
-    const double distance = std::abs(std::log2(static_cast<double>(size) / static_cast<double>(block)));
-    if (distance < nearest) nearest = distance, best = rate;
-  }
-  return best;
-}
 
 MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes memory) {
   MachineProfile profile;

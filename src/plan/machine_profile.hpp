@@ -9,13 +9,13 @@
 
 namespace snug {
 
+/// What streaming asks the disk for at once, about.
+inline constexpr std::size_t kStreamBlock = 256 * kKiB;
+
 struct MachineProfile {
   double memory_bytes_s = 0;                   ///< all threads reading
   double int8_ops_s = 0;                       ///< multiply and add count as two
   std::map<std::size_t, double> disk_bytes_s;  ///< of the disk under a file, by block size
-
-  /// Rate for reads of `block` bytes: that of the nearest measured size.
-  double disk_rate(std::size_t block) const;
 };
 
 /// Measures in about a second. `path`: a file on the disk in question. Needs `memory` bytes for a moment.

@@ -7,10 +7,9 @@ namespace snug {
 namespace {
 
 // Shares of the limits that are reached (docs/RESULTS.md), and what does not depend on the model's size.
-constexpr double kMemoryShare = 0.92, kInt8Share = 0.45, kDiskShare = 0.95;
-constexpr double kPackBytes = 3e9;       // per second: read weights are brought into the kernels' layout
+constexpr double kMemoryShare = 0.92, kInt8Share = 0.45, kDiskShare = 0.85;
+constexpr double kPackBytes = 12e9;      // per second: read weights are brought into the kernels' layout
 constexpr double kLayerSeconds = 25e-6;  // handing work to the threads, norms, activations
-constexpr std::size_t kReadBytes = 256 << 10;
 
 double as_double(std::uint64_t value) {
   return static_cast<double>(value);
@@ -20,8 +19,9 @@ double as_double(std::uint64_t value) {
 
 Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   Prediction p;
+  const double disk = kDiskShare * machine.disk_bytes_s.at(kStreamBlock);
   const double packing = as_double(plan.streamed_bytes) / kPackBytes;
-  p.disk_seconds = as_double(plan.streamed_bytes) / (kDiskShare * machine.disk_rate(kReadBytes));
+  p.disk_seconds = as_double(plan.streamed_bytes) / disk;
   p.memory_seconds =
       (as_double(plan.step_bytes) + as_double(plan.kv_bytes) / 2) / (kMemoryShare * machine.memory_bytes_s) +
       as_double(plan.layers) * kLayerSeconds + packing;
@@ -31,7 +31,7 @@ Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   const double streamed = as_double(plan.weights.streamed + plan.weights.streamed_experts);
   const double compute =
       rows * 2 * as_double(plan.weights_per_token) / (kInt8Share * machine.int8_ops_s) + streamed / kPackBytes;
-  p.prefill_tok_s = rows / std::max(compute, streamed / (kDiskShare * machine.disk_rate(kReadBytes)));
+  p.prefill_tok_s = rows / std::max(compute, streamed / disk);
   return p;
 }
 

@@ -135,7 +135,7 @@ TEST(SessionTest, APlanIsWhatLoadingDoes) {
   ThreadPool pool(2);
   Ledger unlimited(Ledger::kUnlimited);
   const Transformer planner(parse(file), unlimited, pool,
-                            ModelOptions{.max_rows = 64, .load_weights = false, .plan_for = kGiB});
+                            ModelOptions{.max_rows = 64, .context = 128, .load_weights = false, .plan_for = kGiB});
   const MemoryPlan all = planner.plan(kGiB, 128);
   EXPECT_TRUE(all.weights.whole);
   EXPECT_EQ(all.streamed_bytes, 0u);

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Speed and memory of snug in every budget, each run in a memory cgroup of the budget and 32 MiB, caches dropped before.
+
+    bench/budgets.py MODEL.gguf --svg docs/budgets.svg --llama build/peers/llama/bin/python
+
+Checks that the logits are those of a run with all the memory there is, and that nothing is killed. With --llama the same
+for llama.cpp (mmap) beside it. Needs root: it makes cgroups (v1 or v2) and drops the page cache.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+MIB = 1 << 20
+SUBJECTS = ["a quicksort in Python", "the moons of Jupiter", "bread", "TCP", "a haiku about rain", "binary search in C",
+            "why the sky is blue", "a letter to a landlord", "the French revolution", "regular expressions", "chess",
+            "a recipe for soup", "prime numbers", "how a bicycle stays up", "SQL joins", "the sea", "a for loop in Rust",
+            "photosynthesis", "a joke", "the number pi"]
+
+
+class Group:
+    """A memory cgroup; commands run in it."""
+
+    def __init__(self, limit):
+        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        base = "/sys/fs/cgroup" if self.v2 else "/sys/fs/cgroup/memory"
+        self.path = f"{base}/snug-budget-{os.getpid()}"
+        os.makedirs(self.path, exist_ok=True)
+        self.write("memory.max" if self.v2 else "memory.limit_in_bytes", limit)
+        try:
+            self.write("memory.swap.max" if self.v2 else "memory.swappiness", 0)
+        except OSError:
+            pass
+
+    def write(self, name, value):
+        with open(f"{self.path}/{name}", "w") as f:
+            f.write(str(value))
+
+    def process_bytes(self):
+        """Bytes of the processes: anonymous and mapped, not what the page cache keeps beside them."""
+        wanted = ("anon", "file_mapped") if self.v2 else ("rss", "mapped_file")
+        with open(f"{self.path}/memory.stat") as f:
+            stat = dict(line.split() for line in f)
+        return sum(int(stat[name]) for name in wanted)
+
+    def run(self, command):
+        """(exit code, stdout, largest process_bytes())"""
+        subprocess.run(["sync"])
+        with open("/proc/sys/vm/drop_caches", "w") as f:
+            f.write("1")
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                 preexec_fn=lambda: self.write("cgroup.procs", os.getpid()))
+        most, running = [0], [True]
+
+        def watch():
+            while running[0]:
+                try:
+                    most[0] = max(most[0], self.process_bytes())
+                except OSError:
+                    pass
+                time.sleep(0.02)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        out, _ = child.communicate()
+        running[0] = False
+        watcher.join()
+        return child.returncode, out, most[0]
+
+    def close(self):
+        for _ in range(50):
+            try:
+                os.rmdir(self.path)
+                return
+            except OSError:
+                time.sleep(0.1)
+
+
+def last_json(text):
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def snug_command(o, budget, i):
+    return [o.snug, "run", o.model, "--memory", str(budget), "-c", str(o.context), "-n", str(o.gen), "--ignore-eos",
+            "--temp", "0", "--json", f"Write about {SUBJECTS[i]}."]
+
+
+def measure_snug(o, budget, expected):
+    speeds, off = [], 0.0
+    for i in range(o.prompts):
+        group = Group(budget + 32 * MIB)
+        code, out, kernel = group.run(snug_command(o, budget, i))
+        group.close()
+        if code != 0:
+            return {"killed": code}
+        r = last_json(out)
+        if r["logits_hash"] != expected[i]:
+            sys.exit(f"different logits in {budget // MIB} MiB, prompt {i}")
+        speeds.append(r["decode_tok_s"])
+        off = max(off, abs(kernel - r["ledger"]["peak"]), key=abs)
+        ledger = r["ledger"]["peak"]
+    return {"tok_s": statistics.median(speeds), "ledger": ledger, "kernel": kernel, "off": off,
+            "plan": r.get("plan", {}).get("predicted_tok_s", 0)}
+
+
+def measure_llama(o, budget):
+    group = Group(budget + 32 * MIB)
+    code, out, _ = group.run([o.llama, os.path.join(ROOT, "bench/peers/peer_engine.py"), o.model, "--prompt", "8",
+                              "--repeat", "1", "--gen", str(o.gen), "--depth", "32", "--threads", "2"])
+    group.close()
+    return {"killed": code} if code != 0 else {"tok_s": last_json(out)["decode"][0]["tok_s"]}
+
+
+def draw(path, title, series):
+    """A line per engine over the budget, logarithmic tokens/s; x where it was killed."""
+    width, height, left, bottom = 720, 400, 60, 50
+    xs = [b for points in series.values() for b, _ in points]
+    ys = [p["tok_s"] for points in series.values() for _, p in points if "tok_s" in p]
+    import math
+    low, high = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
+
+    def x(budget):
+        return left + (budget - min(xs)) / max(1, max(xs) - min(xs)) * (width - left - 20)
+
+    def y(speed):
+        return height - bottom - (math.log10(speed) - low) / max(1, high - low) * (height - bottom - 50)
+
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="white"/>',
+           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">{title}</text>',
+           f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">memory budget, MiB</text>',
+           f'<text x="14" y="{height / 2}" text-anchor="middle" transform="rotate(-90 14 {height / 2})">tokens/s</text>']
+    for power in range(low, high + 1):
+        out.append(f'<path d="M{left} {y(10**power):.1f}H{width - 20}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>')
+    for budget in sorted(set(xs)):
+        out.append(f'<text x="{x(budget):.1f}" y="{height - bottom + 18}" text-anchor="middle" font-size="9">{budget}</text>')
+    for i, (name, points) in enumerate(series.items()):
+        color = ["#0b6e4f", "#b5482a", "#555"][i % 3]
+        good = [(x(b), y(p["tok_s"])) for b, p in points if "tok_s" in p]
+        out.append(f'<path d="M{" L".join(f"{a:.1f} {b:.1f}" for a, b in good)}" fill="none" stroke="{color}" stroke-width="2"/>')
+        out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in good]
+        out += [f'<text x="{x(b):.1f}" y="{height - bottom - 4}" text-anchor="middle" fill="{color}">killed</text>'
+                for b, p in points if "tok_s" not in p]
+        out.append(f'<text x="{left + 12}" y="{48 + 16 * i}" fill="{color}">{name}</text>')
+    with open(path, "w") as f:
+        f.write("\n".join(out) + "\n</svg>\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--from", dest="first", type=int, default=96, help="smallest budget in MiB")
+    parser.add_argument("--to", dest="last", type=int, default=600)
+    parser.add_argument("--step", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--gen", type=int, default=16)
+    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--snug", default=os.path.join(ROOT, "build/release/snug"))
+    parser.add_argument("--llama", help="an interpreter with llama-cpp-python")
+    parser.add_argument("--svg")
+    o = parser.parse_args()
+
+    expected = []
+    for i in range(o.prompts):
+        out = subprocess.run(snug_command(o, 8 << 30, i), check=True, capture_output=True, text=True).stdout
+        expected.append(last_json(out)["logits_hash"])
+    print(f"{os.path.basename(o.model)}, context {o.context}, {o.prompts} prompts of {o.gen} tokens each; medians; bytes in MiB\n")
+    print("| budget | tokens/s | predicted | ledger's peak | kernel's peak | largest difference | llama.cpp, tokens/s |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    series = {"snug": [], "llama.cpp (mmap)": []}
+    for budget in range(o.first, o.last + 1, o.step):
+        r = measure_snug(o, budget * MIB, expected)
+        series["snug"].append((budget, r))
+        cells = [budget, "killed", "", "", "", "", ""]
+        if "tok_s" in r:
+            cells = [budget, f"{r['tok_s']:.1f}", f"{r['plan']:.1f}", f"{r['ledger'] / MIB:.0f}",
+                     f"{r['kernel'] / MIB:.0f}", f"{r['off'] / MIB:.1f}", ""]
+        if o.llama:
+            peer = measure_llama(o, budget * MIB)
+            series["llama.cpp (mmap)"].append((budget, peer))
+            cells[-1] = f"{peer['tok_s']:.2f}" if "tok_s" in peer else f"exit code {peer['killed']}"
+        print("| " + " | ".join(str(c) for c in cells) + " |", flush=True)
+    if not o.llama:
+        del series["llama.cpp (mmap)"]
+    if o.svg:
+        draw(o.svg, f"{os.path.basename(o.model)} in a memory cgroup", series)
+
+
+if __name__ == "__main__":
+    main()
