@@ -16,12 +16,13 @@ import numpy as np
 
 Q = gguf.GGMLQuantizationType
 
-# Where a block keeps its f16 scales, with the factor that gives values of about unit deviation.
+# Where a block keeps its f16 scales, with the factor that gives values of about unit deviation and no mean (a mean is a
+# direction that all rows share: it would drown everything else, and every token would choose the same experts).
 RANDOM_BLOCKS = {
     Q.Q2_K: [(80, 1 / 13), (82, 1 / 9)],
     Q.Q3_K: [(108, 1 / 40)],
-    Q.Q4_K: [(0, 1 / 200), (2, 1 / 30)],
-    Q.Q5_K: [(0, 1 / 400), (2, 1 / 30)],
+    Q.Q4_K: [(0, 1 / 200), (2, 7.5 / 200)],
+    Q.Q5_K: [(0, 1 / 400), (2, 15.5 / 400)],
     Q.Q6_K: [(208, 1 / 1300)],
     Q.IQ4_NL: [(0, 1 / 70)],
     Q.IQ4_XS: [(0, 1 / 1300)],
@@ -264,7 +265,7 @@ def random_bytes(random, count, qtype, deviation):
     return np.resize(data, count // block * size)
 
 
-def make(name, wanted, path, seed, overrides):
+def make(name, wanted, path, seed, overrides, skew):
     s = SHAPES[name]
     random = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, s["arch"])
@@ -298,6 +299,9 @@ def make(name, wanted, path, seed, overrides):
             data = random.uniform(1, 8, count).astype(np.float32)
         else:
             data = random_bytes(random, count, qtype, {"embedding": 2, "router": 4}.get(kind, 1) * shape[-1] ** -0.5)
+        if kind == "router" and skew:  # experts' chances by rank, in an order of each layer's own
+            rows = np.frombuffer(data, np.float32).reshape(shape) * (1 + random.permutation(shape[0]))[:, None] ** -skew
+            data = rows.astype(np.float32)
         w.write_tensor_data(data)
         if sys.stderr.isatty():
             print(f"\r{n:40}", end="", file=sys.stderr)
@@ -310,13 +314,14 @@ def main():
     parser.add_argument("--type", default="f16", help="f32 f16 bf16 q4_0 ... q6_k iq4_nl iq4_xs (default f16)")
     parser.add_argument("-o", "--output")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--router-skew", type=float, default=0, help="norm of a router's row r in a random order: r^-SKEW")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further metadata")
     parser.add_argument("--list", action="store_true")
     o = parser.parse_args()
     if o.list or not o.name:
         print("\n".join(SHAPES))
         return
-    make(o.name, Q[o.type.upper()], o.output or o.name + ".gguf", o.seed, [kv.split("=", 1) for kv in o.set])
+    make(o.name, Q[o.type.upper()], o.output or o.name + ".gguf", o.seed, [kv.split("=", 1) for kv in o.set], o.router_skew)
 
 
 if __name__ == "__main__":

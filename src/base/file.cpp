@@ -47,7 +47,7 @@ public:
   }
 
 private:
-  static constexpr std::size_t kBlock = 4096, kBounce = 64 * kBlock;
+  static constexpr std::size_t kBlock = kDirectBlock, kBounce = 64 * kBlock;
 
   static bool aligned(Bytes offset, std::span<std::byte> into) {
     return offset % kBlock == 0 && into.size() % kBlock == 0 &&

@@ -1,6 +1,7 @@
 #pragma once
 /// Files behind an interface, so that tests can make them fail, run slow or change under a reader.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -22,6 +23,25 @@ public:
   virtual void read(Bytes offset, std::span<std::byte> into) const = 0;
   /// File descriptor for asynchronous reads, or -1 when there is none.
   virtual int descriptor() const { return -1; }
+};
+
+/// Direct reads begin and end at multiples of it.
+inline constexpr std::size_t kDirectBlock = 4096;
+
+/// A stretch of a file.
+struct FileRange {
+  const RandomAccessFile* file = nullptr;
+  Bytes offset = 0;
+  std::size_t size = 0;
+
+  /// Widened to whole blocks, as direct reads want them; at the end of the file it is not.
+  FileRange whole_blocks() const {
+    const Bytes begin = offset / kDirectBlock * kDirectBlock;
+    const Bytes end = std::min(file->size(), round_up(offset + size, kDirectBlock));
+    return {file, begin, static_cast<std::size_t>(end - begin)};
+  }
+  /// Memory that whole_blocks() of a range of `size` bytes needs at most.
+  static std::size_t blocks_bytes(std::size_t size) { return round_up(size, kDirectBlock) + kDirectBlock; }
 };
 
 enum class Caching { page_cache, direct };

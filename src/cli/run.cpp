@@ -100,6 +100,15 @@ nlohmann::ordered_json prediction_json(const Run& run) {
   return plan_json(plan, predict(plan, machine));
 }
 
+nlohmann::ordered_json experts_json(const Model& model) {
+  const ExpertStats e = model.expert_stats();
+  return {{"hits", e.hits},
+          {"misses", e.misses},
+          {"preloads", e.preloads},
+          {"preloads_used", e.preloads_used},
+          {"bytes_read", e.bytes_read}};
+}
+
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
   const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
@@ -112,6 +121,7 @@ void print_json(const Run& run, const GenerateResult& result) {
                                        {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
                                        {"peak_rss_bytes", peak_resident_bytes()},
                                        {"ledger", ledger_json(*run.engine.ledger)},
+                                       {"experts", experts_json(*run.engine.model)},
                                        {"plan", prediction_json(run)}};
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
@@ -180,6 +190,9 @@ void print_stats(const Run& run) {
                  100 * moved / measure_read_bandwidth(*run.engine.pool, *run.engine.ledger, kProbe, 3));
     fmt::print(stderr, "\n");
   }
+  if (const ExpertStats e = run.engine.model->expert_stats(); e.hits + e.misses > 0)
+    fmt::print(stderr, "experts   {:.0f}% found in memory, {} read ({} of {} guesses were right)\n",
+               100 * e.hit_ratio(), format_bytes(e.bytes_read), e.preloads_used, e.preloads);
   fmt::print(stderr, "memory    ");
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (report.by_tag[i]) fmt::print(stderr, "{} {}, ", tag_name(static_cast<Tag>(i)), format_bytes(report.by_tag[i]));

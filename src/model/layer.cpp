@@ -1,5 +1,6 @@
 #include "model/layer.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "base/error.hpp"
@@ -199,7 +200,13 @@ ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, FileSo
     weights.per_layer_projection = mapper.linear("per_layer_model_proj", config.width, all);
     weights.per_layer_norm = mapper.vector("per_layer_proj_norm.weight", each);
   }
-  for (std::uint32_t i = 0; i < config.layer_count; ++i) weights.layers.push_back(mapper.layer(i));
+  for (std::uint32_t i = 0; i < config.layer_count; ++i) {
+    const Layer& layer = weights.layers.emplace_back(mapper.layer(i));
+    if (!config.layers[i].moe) continue;
+    const FeedForward& experts = layer.experts;
+    source.experts_of_layer(std::array{experts.gate.weight, experts.up.weight, experts.down.weight});
+  }
+  source.prepare();
   return weights;
 }
 

@@ -33,8 +33,9 @@ struct ModelOptions {
   std::size_t context = 0;
   /// Charges the ledger with what the process holds already: for a program that runs one model.
   bool charge_process = false;
-  bool load_weights = true;  ///< false: only to ask for plan(),
-  Bytes plan_for = 0;        ///< of this budget
+  std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
+  bool load_weights = true;                         ///< false: only to ask for plan(),
+  Bytes plan_for = 0;                               ///< of this budget
 };
 inline constexpr std::size_t kUsualContext = 2048;
 
@@ -69,6 +70,8 @@ public:
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const GgufFile& file() const = 0;
   virtual std::size_t max_rows() const = 0;
+  /// Of experts that are not all in memory.
+  virtual ExpertStats expert_stats() const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <numeric>
 
 namespace snug {
@@ -62,10 +63,43 @@ void MixtureOfExperts::route(const Layer& layer, const Input& input) {
   products_.run(std::span(&job, 1));
   choices_.resize(input.rows * used);
   for (std::size_t r = 0; r < input.rows; ++r) choose(layer, logits_ + r * logit_stride_, choices_.data() + r * used);
+  want(layer, input.rows);
+}
+
+void MixtureOfExperts::want(const Layer& layer, std::size_t rows) {
+  const MoeConfig& moe = config_.moe;
+  uses_.assign(moe.experts, 0);
+  for (const Choice& choice : choices_) ++uses_[choice.expert];
+  likely_.assign(moe.experts, 0);
+  if (products_.source().caches_experts()) {
+    const float* logits = logits_ + (rows - 1) * logit_stride_;
+    std::vector<float> sorted(logits, logits + moe.experts);
+    const std::size_t bound = std::min<std::size_t>(2 * moe.used, moe.experts) - 1;
+    std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(bound), sorted.end(),
+                     std::greater<>());
+    for (std::size_t e = 0; e < moe.experts; ++e) likely_[e] = logits[e] >= sorted[bound];
+  }
+  products_.source().want_experts(layer.experts.gate.weight, {uses_, likely_, static_cast<std::uint32_t>(rows)});
+}
+
+void MixtureOfExperts::expect(const Layer& next, const float* x) {
+  const MoeConfig& moe = config_.moe;
+  const bool alike = next.router_norm.empty() && !next.router.quantised();  // the router reads the block's input in f32
+  if (!products_.source().caches_experts() || !alike) return;
+  early_input_.resize(config_.width);
+  kernels().rms_norm(x, next.ffn_norm.data(), config_.norm_epsilon, config_.width, early_input_.data());
+  const Products::Job job{&next.router, logits_, logit_stride_, false, 0, {early_input_.data(), config_.width, {}, 1}};
+  products_.run(std::span(&job, 1));
+  predicted_.resize(moe.experts);
+  std::iota(predicted_.begin(), predicted_.end(), 0u);
+  std::partial_sort(predicted_.begin(), predicted_.begin() + moe.used, predicted_.end(),
+                    [&](std::uint32_t a, std::uint32_t b) { return logits_[a] > logits_[b]; });
+  predicted_.resize(moe.used);
+  products_.source().expect_experts(next.experts.gate.weight, predicted_);
 }
 
 Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Act act, float* out) {
-  const std::size_t width = config_.width, ffn = config_.moe.ffn, used = config_.moe.used;
+  const std::size_t width = config_.width, used = config_.moe.used;
   const std::vector<Choice>& choices = choices_;
 
   // Slots sorted by expert; a row's results are added in the order of its choices, whatever ran when.
@@ -73,39 +107,23 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
   std::iota(slots.begin(), slots.end(), 0u);
   std::stable_sort(slots.begin(), slots.end(),
                    [&](std::uint32_t a, std::uint32_t b) { return choices[a].expert < choices[b].expert; });
-  const bool quantised_in = layer.experts.gate.quantised(), quantised_hidden = layer.experts.down.quantised();
-  const std::size_t in_stride = Q8Rows::stride_for(input.q8.k), hidden_stride = Q8Rows::stride_for(ffn);
-  std::vector<Products::GatedJob> up;
-  std::vector<Products::Job> down;
+  const bool quantised = layer.experts.gate.quantised();
+  const std::size_t stride = Q8Rows::stride_for(input.q8.k);
+  std::vector<std::size_t> begin(config_.moe.experts + 1);
+  for (std::size_t e = 0; e < config_.moe.experts; ++e) begin[e + 1] = begin[e] + uses_[e];
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const std::size_t row = slots[i] / used;
+    place[slots[i]] = static_cast<std::uint32_t>(i);
+    if (quantised)
+      std::memcpy(gathered_q8_ + i * stride, input.q8.data + row * stride, stride);
+    else
+      std::copy_n(input.f32 + row * input.stride, width, gathered_f32_ + i * width);
+  }
   Bytes bytes = 0;
-  for (std::size_t i = 0; i < slots.size();) {
-    const std::uint32_t expert = choices[slots[i]].expert;
-    std::size_t end = i;
-    for (; end < slots.size() && choices[slots[end]].expert == expert; ++end) {
-      const std::size_t row = slots[end] / used;
-      place[slots[end]] = static_cast<std::uint32_t>(end);
-      if (quantised_in)
-        std::memcpy(gathered_q8_ + end * in_stride, input.q8.data + row * in_stride, in_stride);
-      else
-        std::copy_n(input.f32 + row * input.stride, width, gathered_f32_ + end * width);
-    }
-    const std::size_t rows = end - i;
-    const Input in{gathered_f32_ + i * width, width, {gathered_q8_ + i * in_stride, rows, input.q8.k}, rows};
-    const Q8Rows hidden{hidden_q8_ + i * hidden_stride, rows, ffn};
-    float* hidden_f32 = hidden_f32_ + i * ffn;
-    up.push_back({&layer.experts.gate, &layer.experts.up, expert, in, hidden_f32});
-    down.push_back({&layer.experts.down, results_ + i * width, width, false, expert, {hidden_f32, ffn, hidden, rows}});
-    bytes += layer.experts.gate.bytes() + layer.experts.up.bytes() + layer.experts.down.bytes();
-    i = end;
+  for (auto ready = products_.source().next_experts(); !ready.empty(); ready = products_.source().next_experts()) {
+    multiply(layer, ready, begin, input.q8.k, act);
+    bytes += ready.size() * (layer.experts.gate.bytes() + layer.experts.up.bytes() + layer.experts.down.bytes());
   }
-  products_.run_gated(up, act);
-  if (quantised_hidden) {
-    const Q8Rows all{hidden_q8_, slots.size(), ffn};
-    products_.pool().parallel_for(slots.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
-      for (std::size_t s = from; s < to; ++s) kernels().quantize(hidden_f32_ + s * ffn, all, s);
-    });
-  }
-  products_.run(down);
   products_.pool().parallel_for(input.rows, 4, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
       float* sum = results_ + place[r * used] * width;
@@ -116,6 +134,33 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
     }
   });
   return bytes;
+}
+
+/// Results of some experts for their rows, which lie from begin[expert] on.
+void MixtureOfExperts::multiply(const Layer& layer, std::span<const std::uint32_t> experts,
+                                std::span<const std::size_t> begin, std::size_t k, Products::Act act) {
+  const std::size_t width = config_.width, ffn = config_.moe.ffn;
+  const std::size_t in_stride = Q8Rows::stride_for(k), hidden_stride = Q8Rows::stride_for(ffn);
+  std::vector<Products::GatedJob> up;
+  std::vector<Products::Job> down;
+  std::vector<std::size_t> rows_done;
+  for (const std::uint32_t expert : experts) {
+    const std::size_t i = begin[expert], rows = begin[expert + 1] - i;
+    const Input in{gathered_f32_ + i * width, width, {gathered_q8_ + i * in_stride, rows, k}, rows};
+    const Q8Rows hidden{hidden_q8_ + i * hidden_stride, rows, ffn};
+    float* hidden_f32 = hidden_f32_ + i * ffn;
+    up.push_back({&layer.experts.gate, &layer.experts.up, expert, in, hidden_f32});
+    down.push_back({&layer.experts.down, results_ + i * width, width, false, expert, {hidden_f32, ffn, hidden, rows}});
+    for (std::size_t r = i; r < i + rows; ++r) rows_done.push_back(r);
+  }
+  products_.run_gated(up, act);
+  if (layer.experts.down.quantised()) {
+    const Q8Rows all{hidden_q8_, begin.back(), ffn};
+    products_.pool().parallel_for(rows_done.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t s = from; s < to; ++s) kernels().quantize(hidden_f32_ + rows_done[s] * ffn, all, rows_done[s]);
+    });
+  }
+  products_.run(down);
 }
 
 }  // namespace snug

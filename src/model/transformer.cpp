@@ -105,6 +105,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
   plan_activations(ledger);
   if (!options_.load_weights) return;
+  source_.set_expert_policy(options_.expert_policy);
   const auto [spare, most_spare] = spare_for_kv();
   source_.load(spare, most_spare);
   log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
@@ -161,7 +162,8 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
     return config_.moe.experts ? all / config_.moe.experts * config_.moe.used : 0;
   };
   plan.step_bytes = w.multiplied + used(w.multiplied_experts);
-  plan.streamed_bytes = w.streamed + used(w.streamed_experts);
+  const double missing = static_cast<double>(used(w.expert_file_bytes)) * (1 - w.expert_share);
+  plan.streamed_bytes = w.streamed + static_cast<Bytes>(missing);
   plan.kv_bytes = config_.kv_bytes(context);
   plan.weights_per_token =
       w.values + used(w.expert_values) - std::uint64_t{weights_.output.rows} * weights_.output.weight.cols;

@@ -40,6 +40,7 @@ public:
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   const GgufFile& file() const override { return file_; }
   std::size_t max_rows() const override { return options_.max_rows; }
+  ExpertStats expert_stats() const override { return source_.expert_stats(); }
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;

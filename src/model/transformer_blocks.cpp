@@ -181,6 +181,8 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
     if (!layer.experts_norm.empty()) return dense_beside_experts(layer, rows);
     const Input input = normalise(a_.x, rows, layer.ffn_norm);
     moe_->route(layer, input);
+    if (rows == 1 && index + 1 < config_.layer_count && config_.layers[index + 1].moe)
+      moe_->expect(weights_.layers[index + 1], a_.x);
     stats_.weight_bytes += moe_->run(layer, input, act_, a_.x);
     if (layer.shared.down.rows) shared_expert(layer, input, rows);
     return;

@@ -28,7 +28,8 @@ Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   p.decode_tok_s = 1.0 / std::max(p.disk_seconds, p.memory_seconds);
 
   const double rows = as_double(plan.max_rows);
-  const double streamed = as_double(plan.weights.streamed + plan.weights.streamed_experts);
+  const double streamed =
+      as_double(plan.weights.streamed) + as_double(plan.weights.expert_file_bytes) * (1 - plan.weights.expert_share);
   const double compute =
       rows * 2 * as_double(plan.weights_per_token) / (kInt8Share * machine.int8_ops_s) + streamed / kPackBytes;
   p.prefill_tok_s = rows / std::max(compute, streamed / disk);

@@ -31,54 +31,74 @@ Weight FileSource::add(const GgufFile& file, const GgufTensor& tensor, bool as_f
   if (!dtype_info(tensor.type).weight)
     fail<FormatError>("tensor {} has type {}, which cannot be multiplied", tensor.name, dtype_info(tensor.type).name);
   Entry entry;
-  entry.file = &file.file(tensor.file);
-  entry.file_type = tensor.type;
-  entry.file_offset = tensor.offset;
-  Weight& w = entry.weight;
+  StoredTensor& stored = entry.stored;
+  stored.file = &file.file(tensor.file);
+  stored.file_type = tensor.type;
+  stored.offset = tensor.offset;
+  Weight& w = stored.weight;
   w.id = static_cast<std::uint32_t>(entries_.size());
   w.type = as_f32 ? DType::f32 : tensor.type;
   w.cols = narrow(tensor.columns(), tensor.name);
   w.rows = narrow(tensor.shape.size() > 1 ? tensor.shape[1] : 1, tensor.name);
   w.experts = narrow(tensor.shape.size() > 2 ? tensor.shape[2] : 1, tensor.name);
-  entry.extent_groups = std::max<std::size_t>(1, kExtentBytes / (step_ * entry.file_group_bytes())) * step_;
+  stored.expert_stride = w.rows * row_bytes(tensor.type, w.cols);
+  entry.extent_groups = std::max<std::size_t>(1, kExtentBytes / (step_ * stored.file_group_bytes())) * step_;
   entry.offset = bytes_;
   bytes_ = checked_add(bytes_, round_up(checked_mul(tile_matrix_bytes(w.type, w.rows, w.cols), w.experts), kAlign));
   entries_.push_back(entry);
   return w;
 }
 
+void FileSource::experts_of_layer(std::span<const Weight> parts) {
+  std::vector<std::uint32_t>& set = sets_.emplace_back();
+  for (const Weight& part : parts) {
+    Entry& entry = entries_[part.id];
+    if (entry.set >= 0) continue;
+    entry.set = static_cast<std::int32_t>(sets_.size() - 1);
+    entry.part = set.size();
+    set.push_back(part.id);
+  }
+}
+
+std::vector<ExpertSet> FileSource::expert_sets() const {
+  std::vector<ExpertSet> sets;
+  for (const auto& entries : sets_) {
+    ExpertSet& set = sets.emplace_back();
+    for (const std::uint32_t id : entries) set.parts.push_back(&entries_[id].stored);
+  }
+  return sets;
+}
+
 FileSource::Buffers FileSource::plan_buffers(Bytes free) const {
   Buffers buffers;
   for (const Entry& e : entries_) {
-    if (e.only_rows) continue;
-    const std::size_t extent = std::min<std::size_t>(std::max(e.extent_groups, step_), e.weight.groups());
-    buffers.packed = std::max(buffers.packed, round_up(step_ * e.group_bytes(), kAlign));
-    buffers.raw = std::max(buffers.raw, round_up(extent * e.file_group_bytes(), kAlign));
+    if (!e.banded()) continue;
+    const std::size_t extent = std::min<std::size_t>(std::max(e.extent_groups, step_), e.stored.weight.groups());
+    buffers.packed = std::max(buffers.packed, round_up(step_ * e.stored.group_bytes(), kAlign));
+    buffers.raw = std::max(buffers.raw, round_up(extent * e.stored.file_group_bytes(), kAlign));
   }
-  const Bytes ring = std::min(kAheadBytes, free / 8);
-  buffers.ahead = std::clamp<std::size_t>(ring / ReadAhead::slot_bytes(buffers.raw), 2 * pool_.size() + 2, kMostAhead);
-  buffers.bytes = round_up(buffers.packed * pool_.size(), kPage) +
-                  round_up(buffers.ahead * ReadAhead::slot_bytes(buffers.raw), kPage);
+  const Bytes ring = std::min(kAheadBytes, free / 8), slot = FileRange::blocks_bytes(buffers.raw);
+  buffers.ahead = std::clamp<std::size_t>(ring / slot, 2 * pool_.size() + 2, kMostAhead);
+  buffers.bytes = round_up(buffers.packed * pool_.size(), kPage) + round_up(buffers.ahead * slot, kPage);
   return buffers;
 }
 
-Bytes FileSource::band_bytes(std::size_t band) const {
-  Bytes size = 0;
-  for (const Entry& e : entries_) {
-    const std::size_t groups = e.band_begin(band + 1, step_) - e.band_begin(band, step_);
-    if (!e.only_rows) size += round_up(groups * e.group_bytes(), kAlign);
-  }
-  return round_up(size, kPage);
+Bytes FileSource::least_bytes() const {
+  const Bytes experts = sets_.empty() ? 0 : ExpertCache::least_bytes(expert_sets());
+  return std::min(bytes_, plan_buffers(0).bytes + experts);
 }
 
 WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spare) const {
   WeightPlan plan;
   plan.total = bytes_;
+  Bytes all_experts = 0;
   for (const Entry& e : entries_) {
     if (e.only_rows) continue;
-    const bool experts = e.weight.experts > 1;
-    (experts ? plan.multiplied_experts : plan.multiplied) += e.all_groups() * e.group_bytes();
-    (experts ? plan.expert_values : plan.values) += std::uint64_t{e.weight.rows} * e.weight.cols * e.weight.experts;
+    const StoredTensor& t = e.stored;
+    const std::uint64_t values = std::uint64_t{t.weight.rows} * t.weight.cols * t.weight.experts;
+    (e.set >= 0 ? plan.multiplied_experts : plan.multiplied) += t.all_groups() * t.group_bytes();
+    (e.set >= 0 ? plan.expert_values : plan.values) += values;
+    if (e.set >= 0) plan.expert_file_bytes += t.weight.experts * t.file_expert_bytes();
   }
   const auto room = [&](Bytes other) {
     const Bytes taken = checked_add(used, other);
@@ -86,42 +106,77 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
   };
   if (round_up(bytes_, kPage) <= room(most_spare)) {
     plan.whole = true;
-    plan.bands = kBands;
+    plan.bands = PinnedBands::kBands;
     plan.pinned = round_up(bytes_, kPage);
+    plan.expert_share = 1;
     return plan;
   }
-  plan.buffers = plan_buffers(room(0)).bytes;
-  for (; plan.bands < kBands; ++plan.bands) {
-    const Bytes more = band_bytes(plan.bands);
-    if (plan.memory() + more > room(spare)) break;
-    plan.pinned += more;
+  const std::vector<ExpertSet> sets = expert_sets();
+  Bytes least_experts = 0, dense = 0;
+  for (std::size_t band = 0; band < PinnedBands::kBands; ++band) dense += bands_.band_bytes(band);
+  if (!sets.empty()) {
+    least_experts = ExpertCache::least_bytes(sets);
+    for (const ExpertSet& set : sets) all_experts += set.bytes() * set.parts[0]->weight.experts;
   }
+  if (!sets.empty() && dense + least_experts <= room(spare)) {
+    plan.bands = PinnedBands::kBands;
+    plan.pinned = dense;
+    plan.staging = plan.buffers = ExpertCache::staging_bytes(sets, room(spare) - dense);
+    plan.experts = std::min(all_experts, room(spare) - dense - plan.staging);
+  } else {
+    if (!sets.empty()) {
+      plan.staging = ExpertCache::staging_bytes(sets, 0);
+      plan.experts = least_experts - plan.staging;
+    }
+    plan.buffers = plan_buffers(room(0)).bytes + plan.staging;
+    for (; plan.bands < PinnedBands::kBands; ++plan.bands) {
+      const Bytes more = bands_.band_bytes(plan.bands);
+      if (plan.memory() + more > room(spare)) break;
+      plan.pinned += more;
+    }
+  }
+  if (all_experts > 0) plan.expert_share = static_cast<double>(plan.experts) / static_cast<double>(all_experts);
   for (const Entry& e : entries_) {
-    const std::size_t groups = e.all_groups() - e.band_begin(plan.bands, step_);
-    if (!e.only_rows) (e.weight.experts > 1 ? plan.streamed_experts : plan.streamed) += groups * e.file_group_bytes();
+    if (!e.banded()) continue;
+    plan.streamed += (e.stored.all_groups() - bands_.pinned_groups(e.stored, plan.bands)) * e.stored.file_group_bytes();
   }
   return plan;
 }
 
+void FileSource::prepare() {
+  std::vector<const StoredTensor*> tensors;
+  for (const Entry& e : entries_) tensors.push_back(e.banded() ? &e.stored : nullptr);
+  bands_.set_tensors(std::move(tensors));
+}
+
 void FileSource::load(Bytes spare, Bytes most_spare) {
   const LedgerReport report = ledger_.report();
-  const WeightPlan lying = plan(report.limit, report.used, spare, most_spare);
-  if (lying.whole) return load_whole();
-  start_streaming(report.limit - report.used);
-  pin_bands(lying.bands);
+  settle(plan(report.limit, report.used, spare, most_spare));
 }
 
 void FileSource::refit(Bytes spare, Bytes most_spare) {
   const LedgerReport report = ledger_.report();
-  const Bytes others = report.used - memory_bytes();
-  const WeightPlan lying = plan(report.limit, others, spare, most_spare);
-  if (lying.whole && whole_.size() > 0) return;
+  const WeightPlan lying = plan(report.limit, report.used - memory_bytes(), spare, most_spare);
+  if (!lying.whole || whole_.size() == 0) settle(lying);
+}
+
+/// Gives up what `lying` has no room for, then takes what it has.
+void FileSource::settle(const WeightPlan& lying) {
   stop_streaming();
   whole_ = Buffer();
-  bands_.resize(lying.whole ? 0 : std::min(bands_.size(), lying.bands));
+  if (lying.whole || (cache_ && cache_->staging() != lying.staging)) cache_.reset();
+  if (cache_) cache_->set_capacity(std::min<Bytes>(lying.experts, cache_->bytes() - cache_->staging()));
+  bands_.resize(lying.whole ? 0 : std::min(bands_.count(), lying.bands));
   if (lying.whole) return load_whole();
-  start_streaming(report.limit > others ? report.limit - others : 0);
-  pin_bands(lying.bands);
+  open_direct();
+  if (lying.bands < PinnedBands::kBands) start_streaming(lying.buffers - lying.staging);
+  bands_.resize(lying.bands);
+  if (cache_) cache_->set_capacity(lying.experts);
+  if (!cache_ && !sets_.empty())
+    cache_ = std::make_unique<ExpertCache>(
+        ledger_, pool_, expert_sets(), entries_[sets_[0][0]].stored.weight.experts,
+        ExpertCache::Shape{.staging = lying.staging, .capacity = lying.experts, .policy = policy_});
+  holder_ = ledger_.add_holder({[] { return 1.0; }, [this](Bytes wanted) { return give_back(wanted); }});
 }
 
 void FileSource::load_whole() {
@@ -133,29 +188,31 @@ void FileSource::load_whole() {
   std::vector<Task> tasks;
   std::size_t largest = 0;
   for (const Entry& e : entries_) {
-    const std::size_t step = std::max<std::size_t>(1, kLoadBytes / e.file_group_bytes());
-    largest = std::max(largest, step * e.file_group_bytes());
-    for (std::size_t g = 0; g < e.all_groups(); g += step) tasks.push_back({&e, g, std::min(e.all_groups(), g + step)});
+    const std::size_t each = e.stored.file_group_bytes(), all = e.stored.all_groups();
+    const std::size_t step = std::max<std::size_t>(1, kLoadBytes / each);
+    largest = std::max(largest, step * each);
+    for (std::size_t g = 0; g < all; g += step) tasks.push_back({&e, g, std::min(all, g + step)});
   }
   std::vector<std::vector<std::byte>> scratch(pool_.size());
   pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
     scratch[worker].resize(largest);
     for (std::size_t i = from; i < to; ++i) {
       const Entry& e = *tasks[i].entry;
-      read_groups(e, tasks[i].begin, tasks[i].end, scratch[worker].data(),
-                  whole_.data() + e.offset + tasks[i].begin * e.group_bytes());
+      e.stored.read_groups(tasks[i].begin, tasks[i].end, scratch[worker].data(),
+                           whole_.data() + e.offset + tasks[i].begin * e.stored.group_bytes());
     }
   });
 }
 
-void FileSource::start_streaming(Bytes free) {
-  open_direct();
-  const Buffers buffers = plan_buffers(free);
-  slot_memory_ = Buffer(ledger_, Tag::weights, buffers.packed * pool_.size());
+/// `memory`: that plan_buffers() asked for.
+void FileSource::start_streaming(Bytes memory) {
+  Buffers buffers = plan_buffers(0);
+  const Bytes slots = round_up(buffers.packed * pool_.size(), kPage);
+  buffers.ahead = (memory - slots) / FileRange::blocks_bytes(buffers.raw);
+  slot_memory_ = Buffer(ledger_, Tag::weights, slots);
   for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * buffers.packed);
   read_ahead_ = std::make_unique<ReadAhead>(ledger_, buffers.ahead, buffers.raw);
-  buffer_bytes_ = buffers.bytes;
-  holder_ = ledger_.add_holder({[] { return 1.0; }, [this](Bytes wanted) { return give_back(wanted); }});
+  buffer_bytes_ = memory;
 }
 
 void FileSource::stop_streaming() {
@@ -166,114 +223,45 @@ void FileSource::stop_streaming() {
   buffer_bytes_ = 0;
 }
 
-void FileSource::pin_bands(std::size_t bands) {
-  const std::size_t raw = plan_buffers(0).raw;
-  for (std::size_t band = bands_.size(); band < bands; ++band) {
-    Bytes size = 0;
-    for (Entry& e : entries_) {
-      e.band_offset[band] = size;
-      const std::size_t groups = e.band_begin(band + 1, step_) - e.band_begin(band, step_);
-      if (!e.only_rows) size += round_up(groups * e.group_bytes(), kAlign);
-    }
-    Buffer buffer(ledger_, Tag::weights, band_bytes(band));
-    std::vector<std::vector<std::byte>> scratch(pool_.size());
-    pool_.parallel_for(entries_.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
-      scratch[worker].resize(raw);
-      for (std::size_t i = from; i < to; ++i) {
-        const Entry& e = entries_[i];
-        if (e.only_rows) continue;
-        const std::size_t end = e.band_begin(band + 1, step_);
-        std::byte* out = buffer.data() + e.band_offset[band];
-        for (std::size_t g = e.band_begin(band, step_); g < end; g += step_, out += step_ * e.group_bytes())
-          read_groups(e, g, std::min(end, g + step_), scratch[worker].data(), out);
-      }
-    });
-    bands_.push_back(std::move(buffer));
-  }
-}
-
 void FileSource::open_direct() {
   for (Entry& e : entries_) {
-    if (e.file->descriptor() < 0) continue;  // not a file of the file system
+    StoredTensor& t = e.stored;
+    if (t.file->descriptor() < 0) continue;  // not a file of the file system
     auto known =
-        std::find_if(direct_.begin(), direct_.end(), [&](const auto& file) { return file->path() == e.file->path(); });
-    if (known == direct_.end()) known = direct_.insert(known, open_file(e.file->path(), Caching::direct));
-    posix_fadvise(e.file->descriptor(), 0, 0, POSIX_FADV_DONTNEED);  // what reading the header has left in the cache
-    e.file = known->get();
+        std::find_if(direct_.begin(), direct_.end(), [&](const auto& file) { return file->path() == t.file->path(); });
+    if (known == direct_.end()) known = direct_.insert(known, open_file(t.file->path(), Caching::direct));
+    posix_fadvise(t.file->descriptor(), 0, 0, POSIX_FADV_DONTNEED);  // what reading the header has left in the cache
+    t.file = known->get();
   }
 }
 
 Bytes FileSource::give_back(Bytes wanted) {
-  Bytes released = 0;
-  while (released < wanted && !bands_.empty()) {
-    released += bands_.back().size();
-    bands_.pop_back();
+  Bytes released = cache_ ? cache_->give_back(wanted) : 0;
+  while (released < wanted && bands_.count() > 0 && read_ahead_) {
+    const Bytes before = bands_.bytes();
+    bands_.resize(bands_.count() - 1);
+    released += before - bands_.bytes();
   }
   return released;
 }
 
 Bytes FileSource::pinned_bytes() const {
-  Bytes total = round_up(whole_.size(), kPage);
-  for (const Buffer& band : bands_) total += band.size();
-  return total;
+  return round_up(whole_.size(), kPage) + bands_.bytes();
 }
 
-ReadAhead::Range FileSource::range_of(const Entry& entry, std::size_t begin, std::size_t end) {
-  const Weight& w = entry.weight;
-  const std::size_t in_row = row_bytes(entry.file_type, w.cols), expert = begin / w.groups();
-  const std::size_t row0 = begin % w.groups() * kTileRows;
-  const std::size_t rows = std::min<std::size_t>(w.rows, row0 + (end - begin) * kTileRows) - row0;
-  return {entry.file, entry.file_offset + (expert * w.rows + row0) * in_row, rows * in_row};
-}
-
-ReadAhead::Range FileSource::extent_of(const Entry& entry, std::size_t begin, std::size_t end) const {
-  const std::size_t expert = begin / entry.weight.groups() * entry.weight.groups();
+FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size_t end) const {
+  const std::size_t groups = entry.stored.weight.groups(), expert = begin / groups * groups;
   const std::size_t first = expert + (begin - expert) / entry.extent_groups * entry.extent_groups;
-  const std::size_t last = std::min(expert + entry.weight.groups(), first + entry.extent_groups);
-  if (end > last) return range_of(entry, begin, end);  // a slice across two
-  const std::size_t pinned = entry.band_begin(bands_.size(), step_);
-  return range_of(entry, pinned <= begin ? std::max(first, pinned) : begin, last);
-}
-
-void FileSource::pack(const Entry& entry, std::span<const std::byte> rows, std::byte* out) {
-  const Weight& w = entry.weight;
-  const std::size_t in_row = row_bytes(entry.file_type, w.cols);
-  const bool convert = w.type != entry.file_type;
-  std::vector<float> converted(convert ? kTileRows * w.cols : 0);
-  for (; !rows.empty(); out += entry.group_bytes()) {
-    const std::size_t n = std::min(kTileRows, rows.size() / in_row);
-    const std::byte* in = rows.data();
-    if (convert) {
-      for (std::size_t i = 0; i < n; ++i)
-        dequantize_row(entry.file_type, in + i * in_row, w.cols, converted.data() + i * w.cols);
-      in = reinterpret_cast<const std::byte*>(converted.data());
-    }
-    pack_group(w.type, w.cols, in, n, out);
-    rows = rows.subspan(n * in_row);
-  }
-}
-
-void FileSource::read_groups(const Entry& entry, std::size_t begin, std::size_t end, std::byte* raw, std::byte* out) {
-  // Consecutive groups of an expert are consecutive rows of the file: one read.
-  for (std::size_t g = begin; g < end;) {
-    const std::size_t last = std::min(end, (g / entry.weight.groups() + 1) * entry.weight.groups());
-    const ReadAhead::Range range = range_of(entry, g, last);
-    const std::span<std::byte> rows(raw, range.size);
-    range.file->read(range.offset, rows);
-    pack(entry, rows, out);
-    out += (last - g) * entry.group_bytes();
-    g = last;
-  }
+  const std::size_t last = std::min(expert + groups, first + entry.extent_groups);
+  if (end > last) return entry.stored.range_of(begin, end);  // a slice across two
+  const std::size_t pinned = bands_.pinned_groups(entry.stored, bands_.count());
+  return entry.stored.range_of(pinned <= begin ? std::max(first, pinned) : begin, last);
 }
 
 const std::byte* FileSource::find(const Entry& entry, std::size_t begin, std::size_t end) const {
-  if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.group_bytes();
-  if (entry.only_rows || bands_.empty()) return nullptr;
-  std::size_t band = begin * kBands / entry.all_groups();
-  while (entry.band_begin(band, step_) > begin) --band;
-  while (entry.band_begin(band + 1, step_) <= begin) ++band;
-  if (band >= bands_.size() || end > entry.band_begin(band + 1, step_)) return nullptr;
-  return bands_[band].data() + entry.band_offset[band] + (begin - entry.band_begin(band, step_)) * entry.group_bytes();
+  if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.stored.group_bytes();
+  if (!entry.banded()) return nullptr;
+  return bands_.find(entry.stored.weight.id, begin, end);
 }
 
 WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
@@ -281,12 +269,15 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
   const Entry& entry = entries_[weight.id];
   const std::size_t begin = expert * weight.groups() + group_begin, end = begin + (group_end - group_begin);
   TileMatrix m{weight.type, std::min<std::size_t>(weight.rows, group_end * kTileRows) - group_begin * kTileRows,
-               weight.cols, find(entry, begin, end)};
+               weight.cols, nullptr};
+  m.data = cache_ && entry.set >= 0 ? cache_->find(static_cast<std::uint32_t>(entry.set), expert, entry.part) +
+                                          group_begin * entry.stored.group_bytes()
+                                    : find(entry, begin, end);
   if (m.data) return {m, nullptr};
-  const ReadAhead::Range range = range_of(entry, begin, end);
-  const ReadAhead::Lease rows = read_ahead_->get(extent_of(entry, begin, end), range.offset, range.size);
+  const FileRange range = entry.stored.range_of(begin, end);
+  const ReadAhead::Lease stored = read_ahead_->get(extent_of(entry, begin, end), range.offset, range.size);
   std::shared_ptr<std::byte> slot = take_slot();
-  pack(entry, std::span(rows.data, range.size), slot.get());
+  entry.stored.pack(std::span(stored.data, range.size), slot.get());
   m.data = slot.get();
   return {m, std::move(slot)};
 }
@@ -294,13 +285,25 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
 void FileSource::row(const Weight& weight, std::size_t row, float* out) {
   const Entry& entry = entries_[weight.id];
   const std::size_t group = row / kTileRows;
-  if (const std::byte* data = find(entry, group, group + 1)) {
+  if (const std::byte* data = find(entry, group, group + 1))
     dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, row % kTileRows, out);
-    return;
-  }
-  std::vector<std::byte> raw(row_bytes(entry.file_type, weight.cols));
-  entry.file->read(entry.file_offset + row * raw.size(), raw);
-  dequantize_row(entry.file_type, raw.data(), weight.cols, out);
+  else
+    entry.stored.read_row(row, out);
+}
+
+void FileSource::want_experts(const Weight& part, const ExpertUses& uses) {
+  if (cache_) return cache_->want(static_cast<std::uint32_t>(entries_[part.id].set), uses);
+  all_wanted_.clear();
+  for (std::uint32_t e = 0; e < uses.uses.size(); ++e)
+    if (uses.uses[e] > 0) all_wanted_.push_back(e);
+}
+
+std::vector<std::uint32_t> FileSource::next_experts() {
+  return cache_ ? cache_->next() : std::exchange(all_wanted_, {});
+}
+
+void FileSource::expect_experts(const Weight& part, std::span<const std::uint32_t> experts) {
+  if (cache_) cache_->expect(static_cast<std::uint32_t>(entries_[part.id].set), experts);
 }
 
 std::shared_ptr<std::byte> FileSource::take_slot() {

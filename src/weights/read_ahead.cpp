@@ -9,25 +9,13 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kBlock = 4096;  // direct reads begin and end at multiples of it
 constexpr unsigned kDepth = 16;
-
-/// A range widened to whole blocks; at the end of the file it is not.
-ReadAhead::Range widened(const ReadAhead::Range& range) {
-  const Bytes begin = range.offset / kBlock * kBlock;
-  const Bytes end = std::min(range.file->size(), round_up(range.offset + range.size, kBlock));
-  return {range.file, begin, static_cast<std::size_t>(end - begin)};
-}
 
 }  // namespace
 
-std::size_t ReadAhead::slot_bytes(std::size_t most_bytes) {
-  return round_up(most_bytes, kBlock) + kBlock;
-}
-
 ReadAhead::ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes)
-    : memory_(ledger, Tag::weights, slots * slot_bytes(most_bytes)), slots_(slots) {
-  for (std::size_t i = 0; i < slots; ++i) slots_[i].memory = memory_.data() + i * slot_bytes(most_bytes);
+    : memory_(ledger, Tag::weights, slots * Range::blocks_bytes(most_bytes)), slots_(slots) {
+  for (std::size_t i = 0; i < slots; ++i) slots_[i].memory = memory_.data() + i * Range::blocks_bytes(most_bytes);
   thread_ = std::thread([this] { follow(); });
 }
 
@@ -93,7 +81,7 @@ bool ReadAhead::start_next(AsyncReader& reader) {
   ahead_ = key(extent);
   const auto index = static_cast<std::size_t>(slot - slots_.begin());
   claim(index, extent, true);
-  const Range wide = widened(extent);
+  const Range wide = extent.whole_blocks();
   reader.submit({wide.file, wide.offset, std::span(slot->memory, wide.size), index});
   return true;
 }
@@ -147,7 +135,7 @@ std::size_t ReadAhead::read_now(const Range& extent, std::unique_lock<std::mutex
   changed_.notify_all();
   std::string error;
   try {
-    const Range wide = widened(extent);
+    const Range wide = extent.whole_blocks();
     extent.file->read(wide.offset, std::span(slot.memory, wide.size));
   } catch (const Error& e) {
     error = e.what();
@@ -193,7 +181,7 @@ ReadAhead::Lease ReadAhead::get(const Range& extent, Bytes offset, std::size_t s
     fail<IoError>("{}", error);
   }
   std::shared_ptr<const void> held(&slot, [this, index](const void*) { release(index); });
-  return {std::move(held), slot.memory + offset % kBlock + (offset / kBlock - extent.offset / kBlock) * kBlock};
+  return {std::move(held), slot.memory + (offset - extent.whole_blocks().offset)};
 }
 
 }  // namespace snug

@@ -18,11 +18,7 @@ namespace snug {
 
 class ReadAhead {
 public:
-  struct Range {
-    const RandomAccessFile* file = nullptr;
-    Bytes offset = 0;
-    std::size_t size = 0;
-  };
+  using Range = FileRange;
   struct Lease {
     std::shared_ptr<const void> slot;
     const std::byte* data = nullptr;
@@ -38,8 +34,6 @@ public:
   /// Bytes [offset, offset + size) of the extent's file, which lie within the extent; valid while the lease is held.
   /// The extent stays until as many bytes of it have been asked for as it has. Thread-safe. Throws IoError.
   Lease get(const Range& extent, Bytes offset, std::size_t size);
-
-  static std::size_t slot_bytes(std::size_t most_bytes);
 
 private:
   using Key = std::pair<const RandomAccessFile*, Bytes>;

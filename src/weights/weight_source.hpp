@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ struct WeightSlice {
   std::shared_ptr<const void> lease;  ///< empty when nothing needs to be held
 };
 
+/// How the tokens of one pass use the experts of a layer.
+struct ExpertUses {
+  std::span<const std::uint32_t> uses;   ///< [experts]: how many tokens chose each
+  std::span<const std::uint8_t> likely;  ///< [experts]: 1 if the last token nearly chose it; may be empty
+  std::uint32_t tokens = 0;
+};
+
 class WeightSource {
 public:
   virtual ~WeightSource() = default;
@@ -36,6 +44,16 @@ public:
   virtual bool streams() const = 0;
   /// One row as f32[cols] (embedding look-up). Thread-safe.
   virtual void row(const Weight& weight, std::size_t row, float* out) = 0;
+
+  /// Slices of experts are asked for in between: want_experts(), then next_experts() until it gives none, each time
+  /// some that are in memory until the next call. `part`: any of the layer's expert weights. Throws IoError,
+  /// OutOfBudget.
+  virtual void want_experts(const Weight& part, const ExpertUses& uses) = 0;
+  virtual std::vector<std::uint32_t> next_experts() = 0;
+  /// Whether experts may have to be read: then it helps to know early which will be wanted.
+  virtual bool caches_experts() const = 0;
+  /// These will probably be wanted soon.
+  virtual void expect_experts(const Weight& part, std::span<const std::uint32_t> experts) = 0;
 };
 
 }  // namespace snug

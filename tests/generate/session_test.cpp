@@ -68,12 +68,14 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   }
 }
 
-TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
-  const std::string file = tiny_model({.vocab = 512, .width = 256, .layers = 4, .ffn = 512});
+/// A model in ever smaller budgets gives the same logits; `least`: budgets that must do.
+void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view policy, std::size_t least) {
+  const std::string file = tiny_model(shape);
   ThreadPool pool(2);
   const auto run = [&](Bytes budget, LedgerReport& report) {
     Ledger ledger(budget);
-    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = 64, .context = 128});
+    Transformer model(parse(file), ledger, pool,
+                      ModelOptions{.max_rows = 64, .context = 128, .expert_policy = std::string(policy)});
     Session session(model, 256, greedy());
     session.hash_logits(true);
     session.prompt(model.tokenizer().encode(kPrompt));
@@ -97,7 +99,18 @@ TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
       EXPECT_GT(less, weights / 2);  // too small even to stream
     }
   }
-  EXPECT_GE(fitted, 4u);
+  EXPECT_GE(fitted, least);
+}
+
+TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
+  expect_same_answer_in_any_budget({.vocab = 512, .width = 256, .layers = 4, .ffn = 512}, kDefaultExpertPolicy, 4);
+}
+
+TEST(SessionTest, ExpertsThatAreNotAllInMemoryGiveTheSameAnswer) {
+  for (const ExpertPolicyInfo& policy : expert_policies()) {
+    SCOPED_TRACE(policy.name);
+    expect_same_answer_in_any_budget({.width = 128, .layers = 4, .ffn = 128, .experts = 16, .used = 3}, policy.name, 4);
+  }
 }
 
 TEST(SessionTest, AnotherBudgetOnTheWayGivesTheSameAnswer) {

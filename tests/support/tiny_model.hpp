@@ -11,6 +11,7 @@ namespace snug::testing_support {
 
 struct TinyShape {
   std::uint32_t vocab = 272, width = 64, layers = 2, heads = 4, kv_heads = 2, ffn = 96, context = 256;
+  std::uint32_t experts = 0, used = 2;  ///< instead of the dense block
   bool hybrid = false;  ///< qwen35: layer 0 a gated delta rule layer, with two key heads and four value heads of 16
 };
 
@@ -64,6 +65,7 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
     w.add_u32("qwen35.ssm.time_step_rank", 4), w.add_u32("qwen35.ssm.state_size", 16);
     w.add_u32("qwen35.ssm.inner_size", 64);
   }
+  if (s.experts) w.add_u32(arch + ".expert_count", s.experts), w.add_u32(arch + ".expert_used_count", s.used);
   add_tiny_tokenizer(w, s.vocab);
   std::mt19937 random(seed);
   const auto tensor = [&](const std::string& name, std::uint64_t cols, std::uint64_t rows) {
@@ -71,6 +73,12 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
     std::vector<float> values(cols * rows);
     for (float& v : values) v = normal(random);
     w.add_tensor(name, {cols, rows}, values);
+  };
+  const auto stack = [&](const std::string& name, std::uint64_t cols, std::uint64_t rows) {
+    std::normal_distribution<float> normal(0, 1.0f / std::sqrt(static_cast<float>(cols)));
+    std::vector<float> values(cols * rows * s.experts);
+    for (float& v : values) v = normal(random);
+    w.add_tensor(name, {cols, rows, s.experts}, values);
   };
   const auto norm = [&](const std::string& name) { w.add_tensor(name, {s.width}, std::vector<float>(s.width, 1.0f)); };
   const std::uint64_t dim = s.width / s.heads;
@@ -92,6 +100,13 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
       tensor(p + "attn_k.weight", s.width, s.kv_heads * dim);
       tensor(p + "attn_v.weight", s.width, s.kv_heads * dim);
       tensor(p + "attn_output.weight", s.heads * dim, s.width);
+    }
+    if (s.experts) {
+      tensor(p + "ffn_gate_inp.weight", s.width, s.experts);
+      stack(p + "ffn_gate_exps.weight", s.width, s.ffn);
+      stack(p + "ffn_up_exps.weight", s.width, s.ffn);
+      stack(p + "ffn_down_exps.weight", s.ffn, s.width);
+      continue;
     }
     tensor(p + "ffn_gate.weight", s.width, s.ffn);
     tensor(p + "ffn_up.weight", s.width, s.ffn);

@@ -1,0 +1,48 @@
+#pragma once
+/// The same share of every tensor in memory: the groups of each are cut into kBands bands, and the first bands of all
+/// of them are pinned ("balanced locking", FlexInfer, arXiv 2503.03777: a pass then reads the same share of every
+/// layer, and reading overlaps with computing all the way). Bands are given back last first.
+
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/thread_pool.hpp"
+#include "weights/stored_tensor.hpp"
+
+namespace snug {
+
+class PinnedBands {
+public:
+  static constexpr std::size_t kBands = 64;
+  /// Bounds of bands are multiples of `step` groups. `ledger` and `pool` outlive it.
+  PinnedBands(Ledger& ledger, ThreadPool& pool, std::size_t step) : ledger_(ledger), pool_(pool), step_(step) {}
+
+  /// The tensors by their number; REQUIRES: no bands yet. They outlive it. A null one has no bands.
+  void set_tensors(std::vector<const StoredTensor*> tensors);
+  /// Memory that a band takes.
+  Bytes band_bytes(std::size_t band) const;
+  /// Reads bands, or gives them back, until there are `bands`. Throws IoError, OutOfBudget.
+  void resize(std::size_t bands);
+
+  std::size_t count() const { return bands_.size(); }
+  Bytes bytes() const;
+  /// First group (over all experts) of a tensor that is not in memory when `bands` are.
+  std::size_t pinned_groups(const StoredTensor& tensor, std::size_t bands) const;
+  /// Where groups [begin, end) of a tensor lie; null when they are not, or not all in one band.
+  const std::byte* find(std::size_t tensor, std::size_t begin, std::size_t end) const;
+
+private:
+  struct Band {
+    Buffer memory;
+    std::vector<std::size_t> offset;  ///< of each tensor
+  };
+  void pin(std::size_t band);
+
+  Ledger& ledger_;
+  ThreadPool& pool_;
+  std::size_t step_;
+  std::vector<const StoredTensor*> tensors_;
+  std::vector<Band> bands_;
+};
+
+}  // namespace snug
