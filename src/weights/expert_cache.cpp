@@ -9,12 +9,12 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kPieceBytes = 512 << 10;  // of a read: enough for the disk's full speed
+constexpr std::size_t kPieceBytes = 1 << 20;  // of a read, at most: few results to wait for
 constexpr std::size_t kMostPieces = 16, kLeastPieces = 2;
 /// Experts of a layer that are read in advance: what the disk gets done while the dense part is computed.
 constexpr std::size_t kMostPreloads = 2;
 /// Share of guesses that must turn out right for more of them, and how often it is tried when they do not.
-constexpr double kTrusted = 0.6;
+constexpr double kTrusted = 0.3;
 constexpr std::uint32_t kTryEvery = 64;
 
 std::size_t piece_groups(const StoredTensor& tensor) {
@@ -144,8 +144,12 @@ bool ExpertCache::start_reading(std::uint32_t set, std::uint32_t number, std::de
 
 /// Memory for an expert, if need be that of another one.
 std::optional<Buffer> ExpertCache::make_room(std::size_t bytes) {
-  while (held_ + bytes > capacity_)
-    if (!evict_one()) return std::nullopt;
+  while (held_ + bytes > capacity_) {
+    Buffer memory = evict_one();
+    if (memory.size() == 0) return std::nullopt;
+    // Memory that is used again need not be cleared by the system.
+    if (memory.size() == bytes && held_ + bytes <= capacity_) return memory;
+  }
   try {
     return Buffer(ledger_, Tag::weights, bytes);
   } catch (const OutOfBudget&) {
@@ -154,7 +158,7 @@ std::optional<Buffer> ExpertCache::make_room(std::size_t bytes) {
   }
 }
 
-bool ExpertCache::evict_one() {
+Buffer ExpertCache::evict_one() {
   std::vector<ExpertId> candidates;
   for (std::uint32_t i = 0; i < experts_.size(); ++i) {
     const Expert& e = experts_[i];
@@ -162,15 +166,15 @@ bool ExpertCache::evict_one() {
       candidates.push_back(
           {static_cast<std::uint32_t>(i / expert_count_), static_cast<std::uint32_t>(i % expert_count_)});
   }
-  if (candidates.empty()) return false;
+  if (candidates.empty()) return {};
   const ExpertId victim = candidates[policy_->victim(candidates)];
-  drop(at(victim.set, victim.expert));
-  return true;
+  return drop(at(victim.set, victim.expert));
 }
 
-void ExpertCache::drop(Expert& expert) {
+/// Returns its memory, for whoever can use it.
+Buffer ExpertCache::drop(Expert& expert) {
   held_ -= expert.memory.size();
-  expert = Expert();
+  return std::move(std::exchange(expert, Expert()).memory);
 }
 
 /// Keeps the disk busy: what is wanted first.
@@ -284,7 +288,7 @@ Bytes ExpertCache::give_back(Bytes wanted) {
   Bytes largest = 0;
   for (const ExpertSet& set : sets_) largest = std::max<Bytes>(largest, set.bytes());
   const Bytes before = held_;
-  while (before - held_ < wanted && held_ > 2 * largest && evict_one()) {
+  while (before - held_ < wanted && held_ > 2 * largest && evict_one().size() > 0) {
   }
   capacity_ = std::max(2 * largest, held_);  // the rest is somebody else's: the cache does not ask for it again
   return before - held_;
@@ -295,7 +299,7 @@ void ExpertCache::set_capacity(Bytes capacity) {
   Bytes largest = 0;
   for (const ExpertSet& set : sets_) largest = std::max<Bytes>(largest, set.bytes());
   capacity_ = std::max(capacity, 2 * largest);
-  while (held_ > capacity_ && evict_one()) {
+  while (held_ > capacity_ && evict_one().size() > 0) {
   }
 }
 

@@ -94,8 +94,8 @@ private:
   void admit();
   bool start_reading(std::uint32_t set, std::uint32_t expert, std::deque<Piece>& queue);
   std::optional<Buffer> make_room(std::size_t bytes);
-  bool evict_one();
-  void drop(Expert& expert);
+  Buffer evict_one();
+  Buffer drop(Expert& expert);
   void submit();
   void collect();
   void pack(std::span<const std::size_t> staged);
