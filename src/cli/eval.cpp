@@ -8,6 +8,8 @@
 #include "cli/commands.hpp"
 #include "cli/engine.hpp"
 #include "measure/quality.hpp"
+#include "measure/routing.hpp"
+#include "weights/expert_policy.hpp"
 
 namespace snug {
 
@@ -86,6 +88,51 @@ void run_divergence(EvalOptions& options) {
   }
 }
 
+void run_routing(EvalOptions& options) {
+  const std::string text = read_text_file(options.text);
+  const Engine engine = load_engine(options.engine);
+  std::vector<TokenId> tokens = engine.model->tokenizer().encode(text);
+  tokens.resize(std::min(tokens.size(), options.windows.max_tokens ? options.windows.max_tokens : 1024));
+  RoutingTrace trace;
+  engine.model->record_routing(&trace);
+  const auto sequence = engine.model->new_sequence(tokens.size());
+  std::vector<float> logits(engine.model->config().vocab_size);
+  for (const TokenId token : tokens) {
+    const Row row{token, sequence.get(), true};
+    engine.model->forward(std::span(&row, 1), logits);
+  }
+  constexpr std::size_t kSegment = 16;
+  const std::size_t all = trace.experts * trace.chosen.size(), warm_up = tokens.size() / 4;
+  nlohmann::ordered_json json = {{"model", engine.name},
+                                 {"tokens", tokens.size()},
+                                 {"segment", kSegment},
+                                 {"srp_1x", segment_routing_performance(trace, kSegment, trace.used)},
+                                 {"srp_2x", segment_routing_performance(trace, kSegment, 2 * trace.used)},
+                                 {"caches", nlohmann::ordered_json::array()}};
+  for (const std::size_t percent : {10, 20, 35, 50}) {
+    const std::size_t capacity = std::max(trace.used, all * percent / 100);
+    nlohmann::ordered_json cache = {{"percent_of_experts", percent},
+                                    {"sch", segment_cache_hit_rate(trace, kSegment, capacity)}};
+    for (const ExpertPolicyInfo& policy : expert_policies())
+      cache[std::string(policy.name)] = simulate_expert_cache(trace, policy.name, capacity, warm_up);
+    json["caches"].push_back(cache);
+  }
+  if (options.json) {
+    fmt::print("{}\n", json.dump());
+    return;
+  }
+  fmt::print(
+      "{} tokens; in segments of {}, the best {} experts of a layer cover {:.1f}% of its choices, the best {} "
+      "{:.1f}%\n",
+      tokens.size(), kSegment, trace.used, 100 * json["srp_1x"].get<double>(), 2 * trace.used,
+      100 * json["srp_2x"].get<double>());
+  for (const auto& cache : json["caches"]) {
+    fmt::print("\ncache of {}% of the experts\n", cache["percent_of_experts"].get<int>());
+    for (const auto& [name, value] : cache.items())
+      if (name != "percent_of_experts") fmt::print("  {:<14} {:5.1f}% hits\n", name, 100 * value.get<double>());
+  }
+}
+
 }  // namespace
 
 void add_eval(CLI::App& app) {
@@ -100,6 +147,10 @@ void add_eval(CLI::App& app) {
   add_common(*kl, *options);
   kl->footer("Example:\n  snug eval kl smollm2-135m --text book.txt --max-tokens 2048");
   kl->callback([options] { run_divergence(*options); });
+  CLI::App* routing = eval->add_subcommand("routing", "how often experts repeat, and what caches of them would do");
+  add_common(*routing, *options);
+  routing->footer("Example:\n  snug eval routing olmoe --text book.txt --max-tokens 1024");
+  routing->callback([options] { run_routing(*options); });
 }
 
 }  // namespace snug

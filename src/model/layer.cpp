@@ -200,9 +200,11 @@ ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, FileSo
     weights.per_layer_projection = mapper.linear("per_layer_model_proj", config.width, all);
     weights.per_layer_norm = mapper.vector("per_layer_proj_norm.weight", each);
   }
+  std::size_t expert_layers = 0;
   for (std::uint32_t i = 0; i < config.layer_count; ++i) {
-    const Layer& layer = weights.layers.emplace_back(mapper.layer(i));
+    Layer& layer = weights.layers.emplace_back(mapper.layer(i));
     if (!config.layers[i].moe) continue;
+    layer.expert_layer = expert_layers++;
     const FeedForward& experts = layer.experts;
     source.experts_of_layer(std::array{experts.gate.weight, experts.up.weight, experts.down.weight});
   }

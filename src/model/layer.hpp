@@ -39,6 +39,7 @@ struct Layer {
   Linear router;
   std::vector<float> router_norm;  ///< the router reads the block's input normalised by these (gemma4)
   FeedForward experts;
+  std::size_t expert_layer = 0;                                         ///< its number among those with experts
   std::vector<float> expert_scale;                                      ///< f32[experts] on the results
   FeedForward shared;                                                   ///< an expert that is always used
   std::vector<float> shared_gate;                                       ///< times sigmoid(this . input)

@@ -11,6 +11,7 @@
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
 #include "model/config.hpp"
+#include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
 #include "text/tokenizer.hpp"
 #include "weights/file_source.hpp"
@@ -72,6 +73,9 @@ public:
   virtual std::size_t max_rows() const = 0;
   /// Of experts that are not all in memory.
   virtual ExpertStats expert_stats() const = 0;
+  /// From now on appends what routers choose to `trace` (made empty first); null: no more. Only for models with
+  /// experts.
+  virtual void record_routing(RoutingTrace* trace) = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 

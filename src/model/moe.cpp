@@ -63,6 +63,10 @@ void MixtureOfExperts::route(const Layer& layer, const Input& input) {
   products_.run(std::span(&job, 1));
   choices_.resize(input.rows * used);
   for (std::size_t r = 0; r < input.rows; ++r) choose(layer, logits_ + r * logit_stride_, choices_.data() + r * used);
+  if (trace_) {
+    auto& chosen = trace_->chosen[layer.expert_layer];
+    for (const Choice& choice : choices_) chosen.push_back(static_cast<std::uint16_t>(choice.expert));
+  }
   want(layer, input.rows);
 }
 

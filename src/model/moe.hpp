@@ -3,6 +3,7 @@
 
 #include "base/buffer.hpp"
 #include "model/layer.hpp"
+#include "model/routing_trace.hpp"
 
 namespace snug {
 
@@ -12,6 +13,8 @@ public:
 
   /// Chooses the experts of every row from `input` (normalised rows), and begins to fetch them.
   void route(const Layer& layer, const Input& input);
+  /// Appends what is chosen from now on to `trace`; null: no more.
+  void record(RoutingTrace* trace) { trace_ = trace; }
   /// Between route() and run(), for a single row: has what `next` will probably choose for it read in advance. `x`: the
   /// row as it is now. Adjacent layers see nearly the same residual stream, so the next router is simply asked early.
   void expect(const Layer& next, const float* x);
@@ -38,6 +41,7 @@ private:
   std::vector<Choice> choices_;       ///< [rows][used]
   std::vector<std::uint32_t> uses_;   ///< [experts]: rows that chose each
   std::vector<std::uint8_t> likely_;  ///< [experts]: nearly chosen by the last row
+  RoutingTrace* trace_ = nullptr;
   std::vector<std::uint32_t> predicted_;
   std::vector<float> early_input_;
 };

@@ -141,6 +141,17 @@ void Transformer::resize(Bytes budget) {
   source_.refit(spare, most_spare);
 }
 
+void Transformer::record_routing(RoutingTrace* trace) {
+  if (!moe_) fail("{} has no experts", file_.path());
+  if (trace) {
+    const auto layers =
+        std::count_if(config_.layers.begin(), config_.layers.end(), [](const auto& l) { return l.moe; });
+    *trace = {config_.moe.experts, config_.moe.used, {}};
+    trace->chosen.resize(static_cast<std::size_t>(layers));
+  }
+  moe_->record(trace);
+}
+
 MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
   MemoryPlan plan;
   plan.budget = budget;

@@ -41,6 +41,7 @@ public:
   const GgufFile& file() const override { return file_; }
   std::size_t max_rows() const override { return options_.max_rows; }
   ExpertStats expert_stats() const override { return source_.expert_stats(); }
+  void record_routing(RoutingTrace* trace) override;
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
