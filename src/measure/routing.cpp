@@ -20,7 +20,8 @@ std::vector<std::vector<std::uint32_t>> count_uses(const RoutingTrace& trace, st
 
 std::uint64_t sum_of_largest(std::vector<std::uint32_t> values, std::size_t count) {
   count = std::min(count, values.size());
-  std::partial_sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), values.end(), std::greater<>());
+  std::partial_sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), values.end(),
+                    std::greater<>());
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < count; ++i) sum += values[i];
   return sum;
