@@ -113,6 +113,26 @@ TEST(SessionTest, ExpertsThatAreNotAllInMemoryGiveTheSameAnswer) {
   }
 }
 
+TEST(SessionTest, AReadErrorAmongExpertsIsAnErrorEachTime) {
+  const std::string file = tiny_model({.width = 128, .layers = 4, .ffn = 128, .experts = 16, .used = 3});
+  ThreadPool pool(2);
+  Ledger unlimited(Ledger::kUnlimited);
+  const ModelOptions options{.max_rows = 64, .context = 128};
+  ModelOptions planning = options;
+  planning.load_weights = false;
+  planning.plan_for = kGiB;
+  const MemoryPlan plan = Transformer(parse(file), unlimited, pool, planning).plan(kGiB, 128);
+  Ledger ledger(plan.used() - plan.weights.total / 4);
+  constexpr Bytes kLost = 8 * 128 * 128 * sizeof(float);  // half of the experts of the last layer
+  Transformer model(parse(file, file.size() - kLost), ledger, pool, options);
+  const auto sequence = model.new_sequence(128);
+  std::vector<Row> rows;
+  for (TokenId t = 0; t < 64; ++t) rows.push_back({t * 4, sequence.get(), true});
+  std::vector<float> logits(rows.size() * model.config().vocab_size);
+  for (int i = 0; i < 3; ++i) EXPECT_THROW(model.forward(rows, logits), IoError);
+  EXPECT_EQ(sequence->length(), 0u);
+}
+
 TEST(SessionTest, AnotherBudgetOnTheWayGivesTheSameAnswer) {
   const std::string file = tiny_model({.vocab = 512, .width = 256, .layers = 4, .ffn = 512});
   ThreadPool pool(2);
