@@ -29,6 +29,12 @@ std::size_t slot_bytes(std::span<const ExpertSet> sets) {
   return FileRange::blocks_bytes(most);
 }
 
+Bytes largest_expert(std::span<const ExpertSet> sets) {
+  Bytes largest = 0;
+  for (const ExpertSet& set : sets) largest = std::max<Bytes>(largest, set.bytes());
+  return largest;
+}
+
 }  // namespace
 
 std::size_t ExpertSet::part_offset(std::size_t part) const {
@@ -43,9 +49,7 @@ Bytes ExpertCache::staging_bytes(std::span<const ExpertSet> sets, Bytes free) {
 }
 
 Bytes ExpertCache::least_bytes(std::span<const ExpertSet> sets) {
-  Bytes largest = 0;
-  for (const ExpertSet& set : sets) largest = std::max<Bytes>(largest, set.bytes());
-  return kLeastPieces * slot_bytes(sets) + 2 * largest;
+  return kLeastPieces * slot_bytes(sets) + 2 * largest_expert(sets);
 }
 
 ExpertCache::ExpertCache(Ledger& ledger, ThreadPool& pool, std::vector<ExpertSet> sets, std::size_t experts,
@@ -285,20 +289,18 @@ const std::byte* ExpertCache::find(std::uint32_t set, std::uint32_t expert, std:
 
 Bytes ExpertCache::give_back(Bytes wanted) {
   const std::lock_guard lock(mutex_);
-  Bytes largest = 0;
-  for (const ExpertSet& set : sets_) largest = std::max<Bytes>(largest, set.bytes());
+  const Bytes least = 2 * largest_expert(sets_);
   const Bytes before = held_;
-  while (before - held_ < wanted && held_ > 2 * largest && evict_one().size() > 0) {
+  while (before - held_ < wanted && held_ > least && evict_one().size() > 0) {
   }
-  capacity_ = std::max(2 * largest, held_);  // the rest is somebody else's: the cache does not ask for it again
+  capacity_ = std::max(least, held_);  // the rest is somebody else's: the cache does not ask for it again
   return before - held_;
 }
 
 void ExpertCache::set_capacity(Bytes capacity) {
   const std::lock_guard lock(mutex_);
-  Bytes largest = 0;
-  for (const ExpertSet& set : sets_) largest = std::max<Bytes>(largest, set.bytes());
-  capacity_ = std::max(capacity, 2 * largest);
+  const Bytes least = 2 * largest_expert(sets_);
+  capacity_ = std::max(capacity, least);
   while (held_ > capacity_ && evict_one().size() > 0) {
   }
 }
