@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   snug::add_rm(app);
   snug::add_show(app);
   snug::add_plan(app);
+  snug::add_pack(app);
   snug::add_resize(app);
   snug::add_bench(app);
   snug::add_eval(app);

@@ -31,11 +31,20 @@ private:
 
 class PosixFile final : public RandomAccessFile {
 public:
-  PosixFile(Descriptor fd, std::string path, Bytes size, bool direct)
-      : fd_(std::move(fd)), path_(std::move(path)), size_(size), direct_(direct) {}
+  PosixFile(Descriptor fd, std::string path, const struct stat& info, bool direct)
+      : fd_(std::move(fd)),
+        path_(std::move(path)),
+        size_(static_cast<Bytes>(info.st_size)),
+        modified_(info.st_mtim),
+        direct_(direct) {}
   Bytes size() const override { return size_; }
   const std::string& path() const override { return path_; }
   int descriptor() const override { return fd_.get(); }
+  bool changed() const override {
+    struct stat now{};
+    return fstat(fd_.get(), &now) != 0 || static_cast<Bytes>(now.st_size) != size_ ||
+           now.st_mtim.tv_sec != modified_.tv_sec || now.st_mtim.tv_nsec != modified_.tv_nsec;
+  }
 
   void read(Bytes offset, std::span<std::byte> into) const override {
     if (offset > size_ || into.size() > size_ - offset)
@@ -88,17 +97,43 @@ private:
   Descriptor fd_;
   std::string path_;
   Bytes size_;
+  timespec modified_;
   bool direct_;
 };
 
-void write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
+/// Writes at the end of a file, and lets the disk begin: a large file neither fills the page cache nor waits for all of
+/// it to be synced at the end.
+class Appender {
+public:
+  Appender(int fd, const std::string& path) : fd_(fd), path_(path) {}
+
+  void append(std::span<const std::byte> bytes) {
+    write_all(bytes);
+    if (written_ - flushed_ < kFlushBytes) return;
+    // Not more than hints: fsync() decides.
+    sync_file_range(fd_, flushed_, written_ - flushed_,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    posix_fadvise(fd_, flushed_, written_ - flushed_, POSIX_FADV_DONTNEED);
+    flushed_ = written_;
   }
-}
+
+private:
+  static constexpr off_t kFlushBytes = 32 << 20;
+
+  void write_all(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = write(fd_, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail<IoError>("cannot write {}: {}", path_, std::strerror(errno));
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+      written_ += n;
+    }
+  }
+
+  int fd_;
+  const std::string& path_;
+  off_t written_ = 0, flushed_ = 0;
+};
 
 }  // namespace
 
@@ -112,7 +147,7 @@ std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching cac
   struct stat info{};
   if (fstat(fd, &info) != 0) fail<IoError>("cannot open {}: {}", path, std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail<IoError>("cannot open {}: not a regular file", path);
-  return std::make_unique<PosixFile>(std::move(owned), path, static_cast<Bytes>(info.st_size), direct);
+  return std::make_unique<PosixFile>(std::move(owned), path, info, direct);
 }
 
 void write_atomically(const std::string& path,
@@ -122,7 +157,8 @@ void write_atomically(const std::string& path,
   if (fd < 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
   try {
     const Descriptor owned(fd);
-    write([&](std::span<const std::byte> bytes) { write_all(fd, path, bytes); });
+    Appender appender(fd, path);
+    write([&](std::span<const std::byte> bytes) { appender.append(bytes); });
     if (fchmod(fd, 0644) != 0 || fsync(fd) != 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
     if (rename(temporary.c_str(), path.c_str()) != 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
   } catch (...) {

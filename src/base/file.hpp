@@ -21,6 +21,8 @@ public:
   virtual const std::string& path() const = 0;
   /// Fills all of `into` from `offset`; throws IoError on an error or a short file.
   virtual void read(Bytes offset, std::span<std::byte> into) const = 0;
+  /// Whether it has been written to, or cut, since it was opened.
+  virtual bool changed() const { return false; }
   /// File descriptor for asynchronous reads, or -1 when there is none.
   virtual int descriptor() const { return -1; }
 };

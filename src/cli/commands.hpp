@@ -11,6 +11,7 @@ void add_list(CLI::App& app);
 void add_rm(CLI::App& app);
 void add_show(CLI::App& app);
 void add_plan(CLI::App& app);
+void add_pack(CLI::App& app);
 void add_resize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);

@@ -9,6 +9,7 @@
 #include "cli/engine.hpp"
 #include "measure/quality.hpp"
 #include "measure/routing.hpp"
+#include "plan/routing_profile.hpp"
 #include "weights/expert_policy.hpp"
 
 namespace snug {
@@ -19,7 +20,7 @@ struct EvalOptions {
   EngineOptions engine;
   std::string text;
   TextWindows windows;
-  bool json = false;
+  bool json = false, save = false;
 };
 
 void add_common(CLI::App& command, EvalOptions& options) {
@@ -117,6 +118,7 @@ void run_routing(EvalOptions& options) {
       cache[std::string(policy.name)] = simulate_expert_cache(trace, policy.name, capacity, warm_up);
     json["caches"].push_back(cache);
   }
+  if (options.save) json["saved"] = save_routing_profile(engine.model->file(), make_routing_profile(trace, kSegment));
   if (options.json) {
     fmt::print("{}\n", json.dump());
     return;
@@ -131,6 +133,7 @@ void run_routing(EvalOptions& options) {
     for (const auto& [name, value] : cache.items())
       if (name != "percent_of_experts") fmt::print("  {:<14} {:5.1f}% hits\n", name, 100 * value.get<double>());
   }
+  if (options.save) fmt::print("\nsaved for `snug plan`: {}\n", json["saved"].get<std::string>());
 }
 
 }  // namespace
@@ -149,7 +152,8 @@ void add_eval(CLI::App& app) {
   kl->callback([options] { run_divergence(*options); });
   CLI::App* routing = eval->add_subcommand("routing", "how often experts repeat, and what caches of them would do");
   add_common(*routing, *options);
-  routing->footer("Example:\n  snug eval routing olmoe --text book.txt --max-tokens 1024");
+  routing->add_flag("--save", options->save, "beside the model, for the hit rates that `snug plan` foresees");
+  routing->footer("Example:\n  snug eval routing olmoe --text book.txt --max-tokens 1024 --save");
   routing->callback([options] { run_routing(*options); });
 }
 

@@ -55,7 +55,10 @@ void add_rm(CLI::App& app) {
     for (const std::string& name : *names) {
       bool found = false;
       for (const StoredModel& m : stored_models())
-        if (m.name == name) found = std::filesystem::remove(m.path);
+        if (m.name == name) {
+          found = std::filesystem::remove(m.path);
+          std::filesystem::remove(m.path + ".snug");  // its pack
+        }
       if (!found) fail("model '{}' is not in {}", name, model_folder());
     }
   });

@@ -8,6 +8,7 @@
 #include "cli/engine.hpp"
 #include "cli/model_store.hpp"
 #include "plan/prediction.hpp"
+#include "plan/routing_profile.hpp"
 
 namespace snug {
 
@@ -19,7 +20,27 @@ struct PlanOptions {
   bool probe = false, json = false;
 };
 
-void print_plan(const MemoryPlan& plan, const Prediction& prediction, const MachineProfile& machine) {
+/// Which part of the experts is in memory, how often one is found there, and what would find most of them.
+void print_experts(const MemoryPlan& plan, const RoutingProfile* routing) {
+  const WeightPlan& w = plan.weights;
+  fmt::print("Experts: {} of memory hold {:.0f}% of them; {:.0f}% of those that a token wants are found there",
+             format_bytes(w.experts), 100 * w.expert_share, 100 * plan.expert_hits);
+  if (!routing) {
+    fmt::print(" if routers choose evenly\n(`snug eval routing --save` measures what they do).\n");
+    return;
+  }
+  constexpr double kMost = 0.95;
+  const double share = routing->share_for(kMost);
+  fmt::print(" (best possible: {:.0f}%).\n", 100 * plan.expert_hits_best);
+  if (share > w.expert_share && w.expert_share > 0) {
+    const auto more = static_cast<Bytes>(static_cast<double>(w.experts) * (share / w.expert_share - 1));
+    fmt::print("A budget of {} would find {:.0f}%.\n", format_bytes(round_up(plan.budget + more, 64 * kMiB)),
+               100 * kMost);
+  }
+}
+
+void print_plan(const MemoryPlan& plan, const Prediction& prediction, const MachineProfile& machine,
+                const RoutingProfile* routing) {
   fmt::print("budget {}, context {} tokens\n\n", format_bytes(plan.budget), plan.context);
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (plan.by_tag[i]) fmt::print("  {:<12} {:>9}\n", tag_name(static_cast<Tag>(i)), format_bytes(plan.by_tag[i]));
@@ -35,6 +56,7 @@ void print_plan(const MemoryPlan& plan, const Prediction& prediction, const Mach
     fmt::print("{} of {} of weights stay in memory, {} are read from the disk for each token.\n",
                format_bytes(w.pinned), format_bytes(w.total), format_bytes(plan.streamed_bytes));
   }
+  if (plan.expert_token_bytes > 0 && !w.whole) print_experts(plan, routing);
   fmt::print("Smallest budget for this context: {}.\n\n", format_bytes(round_up(plan.smallest, kMiB)));
   fmt::print("expected: prompt {:.0f} tokens/s, answer {:.1f} tokens/s ({})\n", prediction.prefill_tok_s,
              prediction.decode_tok_s,
@@ -69,6 +91,8 @@ nlohmann::ordered_json plan_json(const MemoryPlan& plan, const Prediction& predi
           {"weights_total", plan.weights.total},
           {"weights_pinned", plan.weights.pinned},
           {"streamed_bytes_per_token", plan.streamed_bytes},
+          {"expert_hits", plan.expert_hits},
+          {"expert_hits_best", plan.expert_hits_best},
           {"prefill_rows", plan.max_rows},
           {"predicted_tok_s", prediction.decode_tok_s},
           {"predicted_prefill_tok_s", prediction.prefill_tok_s}};
@@ -94,9 +118,12 @@ void add_plan(CLI::App& app) {
     Ledger ledger(Ledger::kUnlimited);
     const auto model = Model::load(
         path, ledger, pool, {.context = o.context, .charge_process = true, .load_weights = false, .plan_for = budget});
-    const MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);
+    MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);
+    const auto routing = load_routing_profile(model->file());
+    if (routing) apply(*routing, plan);
     const Prediction prediction = predict(plan, machine);
-    o.json ? print_json(plan, prediction, machine) : print_plan(plan, prediction, machine);
+    o.json ? print_json(plan, prediction, machine)
+           : print_plan(plan, prediction, machine, routing ? &*routing : nullptr);
   });
 }
 

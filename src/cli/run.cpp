@@ -13,6 +13,7 @@
 #include "cli/commands.hpp"
 #include "cli/run_options.hpp"
 #include "measure/machine_limits.hpp"
+#include "plan/routing_profile.hpp"
 
 namespace snug {
 
@@ -96,7 +97,8 @@ double rate(std::size_t tokens, double seconds) {
 nlohmann::ordered_json prediction_json(const Run& run) {
   const Model& model = *run.engine.model;
   const MachineProfile machine = machine_profile(*run.engine.pool, model.file().path());
-  const MemoryPlan plan = model.plan(run.engine.ledger->report().limit, run.session->context());
+  MemoryPlan plan = model.plan(run.engine.ledger->report().limit, run.session->context());
+  if (const auto routing = load_routing_profile(model.file())) apply(*routing, plan);
   return plan_json(plan, predict(plan, machine));
 }
 

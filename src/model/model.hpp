@@ -2,6 +2,7 @@
 /// A model ready to run: configuration, tokenizer, weights and the forward pass.
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -35,6 +36,7 @@ struct ModelOptions {
   /// Charges the ledger with what the process holds already: for a program that runs one model.
   bool charge_process = false;
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
+  bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
 };
@@ -48,6 +50,9 @@ struct MemoryPlan {
   WeightPlan weights;
   Bytes step_bytes = 0;                 ///< weights that a decode step multiplies with
   Bytes streamed_bytes = 0;             ///< of which so many come from the disk, as they are in the file
+  Bytes expert_token_bytes = 0;         ///< of experts that a token uses, as they are in the file
+  double expert_hits = 0;               ///< share of which is found in memory, as far as is known,
+  double expert_hits_best = 0;          ///< and at most (SCH); 0: not known
   Bytes kv_bytes = 0;                   ///< KV that it reads when the context is full
   std::uint64_t weights_per_token = 0;  ///< values that each token of a prefill is multiplied with
   bool fits() const { return smallest <= budget; }
@@ -76,6 +81,9 @@ public:
   /// From now on appends what routers choose to `trace` (made empty first); null: no more. Only for models with
   /// experts.
   virtual void record_routing(RoutingTrace* trace) = 0;
+  /// Writes the model's pack (format/pack.hpp) to `path`, whole or not at all. REQUIRES: loaded without a pack.
+  virtual void write_pack(const std::string& path,
+                          const std::function<void(Bytes done, Bytes all)>& progress) const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <filesystem>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
@@ -90,6 +91,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
     process_memory_ = ledger.reserve(Tag::runtime, sampling + (resident > charged ? resident - charged : 0));
   }
   weights_ = map_weights(file_, config_, source_, options_.reference);
+  if (options_.use_pack && !options_.reference) use_pack();
   std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
   for (const LayerConfig& l : config_.layers) {
@@ -111,6 +113,21 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
       config_.layer_count, config_.architecture, kernels().name, pool.size(), format_bytes(source_.pinned_bytes()),
       format_bytes(source_.total_bytes()));
+}
+
+void Transformer::use_pack() {
+  const std::string path = pack_path(file_);
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return;
+  PackFile pack = PackFile::open(path);
+  if (pack.model() != model_fingerprint(file_))
+    fail<FormatError>("{} was made of another model: make it again (snug pack), or remove it", path);
+  source_.use_pack(std::move(pack));
+}
+
+void Transformer::write_pack(const std::string& path,
+                             const std::function<void(Bytes done, Bytes all)>& progress) const {
+  snug::write_pack(path, model_fingerprint(file_), source_.pack_units(), pool_, progress);
 }
 
 Bytes Transformer::kv_room(std::size_t tokens) const {
@@ -173,8 +190,10 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
     return config_.moe.experts ? all / config_.moe.experts * config_.moe.used : 0;
   };
   plan.step_bytes = w.multiplied + used(w.multiplied_experts);
-  const double missing = static_cast<double>(used(w.expert_file_bytes)) * (1 - w.expert_share);
-  plan.streamed_bytes = w.streamed + static_cast<Bytes>(missing);
+  plan.expert_token_bytes = used(w.expert_file_bytes);
+  plan.expert_hits = w.expert_share;  // of routers that choose evenly
+  plan.streamed_bytes =
+      w.streamed + static_cast<Bytes>(static_cast<double>(plan.expert_token_bytes) * (1 - plan.expert_hits));
   plan.kv_bytes = config_.kv_bytes(context);
   plan.weights_per_token =
       w.values + used(w.expert_values) - std::uint64_t{weights_.output.rows} * weights_.output.weight.cols;
@@ -350,6 +369,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     compute_logits(count, logits);
     stats_.weight_bytes += weights_.output.bytes();
   }
+  source_.check_files();
   for (const RowRun& run : runs) static_cast<TransformerSequence*>(rows[run.row].sequence)->advance(run.count);
   return stats_;
 }

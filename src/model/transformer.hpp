@@ -42,6 +42,7 @@ public:
   std::size_t max_rows() const override { return options_.max_rows; }
   ExpertStats expert_stats() const override { return source_.expert_stats(); }
   void record_routing(RoutingTrace* trace) override;
+  void write_pack(const std::string& path, const std::function<void(Bytes done, Bytes all)>& progress) const override;
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
@@ -59,6 +60,7 @@ private:
   std::size_t expected_context() const;
   /// What is left free for KV when weights stream, and when all of them are to be in memory.
   std::pair<Bytes, Bytes> spare_for_kv() const;
+  void use_pack();
   std::size_t fitting_rows(Bytes budget) const;
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);

@@ -9,6 +9,7 @@ namespace {
 // Shares of the limits that are reached (docs/RESULTS.md), and what does not depend on the model's size.
 constexpr double kMemoryShare = 0.92, kInt8Share = 0.45, kDiskShare = 0.85;
 constexpr double kPackBytes = 12e9;      // per second: read weights are brought into the kernels' layout
+constexpr double kDirectBytes = 30e9;    // the same from a pack: only the kernel's work for a direct read
 constexpr double kLayerSeconds = 25e-6;  // handing work to the threads, norms, activations
 
 double as_double(std::uint64_t value) {
@@ -20,7 +21,8 @@ double as_double(std::uint64_t value) {
 Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   Prediction p;
   const double disk = kDiskShare * machine.disk_bytes_s.at(kStreamBlock);
-  const double packing = as_double(plan.streamed_bytes) / kPackBytes;
+  const double pack_rate = plan.weights.packed ? kDirectBytes : kPackBytes;
+  const double packing = as_double(plan.streamed_bytes) / pack_rate;
   p.disk_seconds = as_double(plan.streamed_bytes) / disk;
   p.memory_seconds =
       (as_double(plan.step_bytes) + as_double(plan.kv_bytes) / 2) / (kMemoryShare * machine.memory_bytes_s) +
@@ -31,7 +33,7 @@ Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   const double streamed =
       as_double(plan.weights.streamed) + as_double(plan.weights.expert_file_bytes) * (1 - plan.weights.expert_share);
   const double compute =
-      rows * 2 * as_double(plan.weights_per_token) / (kInt8Share * machine.int8_ops_s) + streamed / kPackBytes;
+      rows * 2 * as_double(plan.weights_per_token) / (kInt8Share * machine.int8_ops_s) + streamed / pack_rate;
   p.prefill_tok_s = rows / std::max(compute, streamed / disk);
   return p;
 }

@@ -21,8 +21,9 @@ std::size_t piece_groups(const StoredTensor& tensor) {
   return std::clamp<std::size_t>(kPieceBytes / tensor.file_group_bytes(), 1, tensor.weight.groups());
 }
 
-/// Memory of one staged piece.
+/// Memory that one piece needs until it is packed; 0 when experts are read to their places.
 std::size_t slot_bytes(std::span<const ExpertSet> sets) {
+  if (sets.front().direct()) return 0;
   std::size_t most = 0;
   for (const ExpertSet& set : sets)
     for (const StoredTensor* part : set.parts) most = std::max(most, piece_groups(*part) * part->file_group_bytes());
@@ -43,9 +44,20 @@ std::size_t ExpertSet::part_offset(std::size_t part) const {
   return offset;
 }
 
+bool ExpertSet::direct() const {
+  const StoredTensor& first = *parts.front();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const StoredTensor& t = *parts[i];
+    if (!t.tiled || t.file != first.file || t.offset != first.offset + part_offset(i) ||
+        t.expert_stride != first.expert_stride)
+      return false;
+  }
+  return first.offset % kDirectBlock == 0 && first.expert_stride % kDirectBlock == 0;
+}
+
 Bytes ExpertCache::staging_bytes(std::span<const ExpertSet> sets, Bytes free) {
   const std::size_t slot = slot_bytes(sets);
-  return slot * std::clamp<std::size_t>(free / 8 / slot, kLeastPieces, kMostPieces);
+  return slot ? slot * std::clamp<std::size_t>(free / 8 / slot, kLeastPieces, kMostPieces) : 0;
 }
 
 Bytes ExpertCache::least_bytes(std::span<const ExpertSet> sets) {
@@ -64,18 +76,14 @@ ExpertCache::ExpertCache(Ledger& ledger, ThreadPool& pool, std::vector<ExpertSet
       staging_memory_(ledger, Tag::weights, shape.staging),
       reader_(AsyncReader::create(kMostPieces)) {
   const std::size_t slot = slot_bytes(sets_);
-  for (std::size_t i = 0; i < shape.staging / slot; ++i) {
-    staged_.push_back({staging_memory_.data() + i * slot, {}, {}});
-    free_staged_.push_back(i);
+  for (std::size_t i = 0; i < (slot ? shape.staging / slot : kMostPieces); ++i) {
+    reads_.push_back({slot ? staging_memory_.data() + i * slot : nullptr, {}, {}});
+    free_reads_.push_back(i);
   }
 }
 
 ExpertCache::~ExpertCache() {
   reader_.reset();  // waits for what is in flight
-}
-
-FileRange ExpertCache::range_of(const Piece& piece) const {
-  return sets_[piece.set].parts[piece.part]->range_of(piece.begin, piece.end);
 }
 
 void ExpertCache::want(std::uint32_t set, const ExpertUses& uses) {
@@ -137,11 +145,23 @@ bool ExpertCache::start_reading(std::uint32_t set, std::uint32_t number, std::de
   expert.state = State::reading;
   expert.submitted = false;
   expert.missing = 0;
-  for (std::size_t part = 0; part < sets_[set].parts.size(); ++part) {
-    const StoredTensor& tensor = *sets_[set].parts[part];
+  const ExpertSet& parts = sets_[set];
+  if (parts.direct()) {
+    const StoredTensor& first = *parts.parts.front();
+    for (std::size_t at = 0, size = parts.bytes(); at < size; at += kPieceBytes, ++expert.missing)
+      queue.push_back({set,
+                       number,
+                       0,
+                       {first.file, first.offset + number * first.expert_stride + at, std::min(kPieceBytes, size - at)},
+                       at});
+    return true;
+  }
+  for (std::size_t part = 0; part < parts.parts.size(); ++part) {
+    const StoredTensor& tensor = *parts.parts[part];
     const std::size_t first = number * tensor.weight.groups(), end = first + tensor.weight.groups();
     for (std::size_t g = first, n = piece_groups(tensor); g < end; g += n, ++expert.missing)
-      queue.push_back({set, number, part, g, std::min(end, g + n)});
+      queue.push_back({set, number, part, tensor.range_of(g, std::min(end, g + n)),
+                       parts.part_offset(part) + (g - first) * tensor.group_bytes()});
   }
   return true;
 }
@@ -183,18 +203,20 @@ Buffer ExpertCache::drop(Expert& expert) {
 
 /// Keeps the disk busy: what is wanted first.
 void ExpertCache::submit() {
-  while (!free_staged_.empty()) {
+  while (!free_reads_.empty()) {
     std::deque<Piece>& queue = demanded_.empty() ? expected_ : demanded_;
     if (queue.empty()) return;
-    const std::size_t index = free_staged_.back();
-    free_staged_.pop_back();
-    Staged& staged = staged_[index];
-    staged.piece = queue.front();
+    const std::size_t index = free_reads_.back();
+    free_reads_.pop_back();
+    Read& read = reads_[index];
+    read.piece = queue.front();
     queue.pop_front();
-    at(staged.piece.set, staged.piece.expert).submitted = true;
-    staged.read = range_of(staged.piece).whole_blocks();
-    stats_.bytes_read += staged.read.size;
-    reader_->submit({staged.read.file, staged.read.offset, std::span(staged.memory, staged.read.size), index});
+    Expert& expert = at(read.piece.set, read.piece.expert);
+    expert.submitted = true;
+    read.blocks = read.piece.range.whole_blocks();
+    stats_.bytes_read += read.blocks.size;
+    std::byte* into = read.staging ? read.staging : expert.memory.data() + read.piece.offset;
+    reader_->submit({read.blocks.file, read.blocks.offset, std::span(into, read.blocks.size), index});
   }
 }
 
@@ -206,14 +228,14 @@ void ExpertCache::collect() {
     if (!result.error.empty()) error = result.error;
   }
   if (!error.empty()) {
-    for (const std::size_t index : arrived) free_staged_.push_back(index);
+    for (const std::size_t index : arrived) free_reads_.push_back(index);
     abandon();
     fail<IoError>("{}", error);
   }
-  pack(arrived);
+  if (staging_memory_.size() > 0) pack(arrived);
   for (const std::size_t index : arrived) {
-    const Piece& piece = staged_[index].piece;
-    free_staged_.push_back(index);
+    const Piece& piece = reads_[index].piece;
+    free_reads_.push_back(index);
     Expert& expert = at(piece.set, piece.expert);
     if (--expert.missing > 0) continue;
     expert.state = State::ready;
@@ -225,17 +247,15 @@ void ExpertCache::pack(std::span<const std::size_t> arrived) {
   constexpr std::size_t kParts = 4;  // of a piece: shared out to the pool
   pool_.parallel_for(arrived.size() * kParts, 1, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t i = from; i < to; ++i) {
-      const Staged& staged = staged_[arrived[i / kParts]];
-      Piece p = staged.piece;
-      const std::size_t groups = p.end - p.begin, first = p.begin;
-      p.begin = first + groups * (i % kParts) / kParts;
-      p.end = first + groups * (i % kParts + 1) / kParts;
-      if (p.begin == p.end) continue;
-      const StoredTensor& tensor = *sets_[p.set].parts[p.part];
-      const FileRange range = range_of(p);
-      std::byte* out = experts_[p.set * expert_count_ + p.expert].memory.data() + sets_[p.set].part_offset(p.part) +
-                       (p.begin - p.expert * tensor.weight.groups()) * tensor.group_bytes();
-      tensor.pack({staged.memory + (range.offset - staged.read.offset), range.size}, out);
+      const Read& read = reads_[arrived[i / kParts]];
+      const Piece& piece = read.piece;
+      const StoredTensor& tensor = *sets_[piece.set].parts[piece.part];
+      const std::size_t each = tensor.file_group_bytes(), groups = (piece.range.size + each - 1) / each;
+      const std::size_t begin = groups * (i % kParts) / kParts, end = groups * (i % kParts + 1) / kParts;
+      if (begin == end) continue;
+      const std::byte* stored = read.staging + (piece.range.offset - read.blocks.offset) + begin * each;
+      std::byte* out = experts_[piece.set * expert_count_ + piece.expert].memory.data() + piece.offset;
+      tensor.pack({stored, std::min(piece.range.size, end * each) - begin * each}, out + begin * tensor.group_bytes());
     }
   });
 }
@@ -243,7 +263,7 @@ void ExpertCache::pack(std::span<const std::size_t> arrived) {
 /// After an error: nothing is wanted or read any more.
 void ExpertCache::abandon() {
   while (reader_->in_flight() > 0)
-    for (const ReadResult& result : reader_->wait()) free_staged_.push_back(result.tag);
+    for (const ReadResult& result : reader_->wait()) free_reads_.push_back(result.tag);
   demanded_.clear();
   expected_.clear();
   waiting_.clear();

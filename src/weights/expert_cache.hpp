@@ -1,7 +1,8 @@
 #pragma once
 /// Experts in memory as far as the budget goes (EdgeMoE, arXiv 2308.14352): an expert is there whole or not at all.
-/// What the router chose and is missing is read, several reads at once, into staging buffers, and packed from there by
-/// the pool; the forward pass takes the experts in the order in which they come. What leaves is the policy's choice.
+/// What the router chose and is missing is read, several reads at once: from a pack into its place, else into staging
+/// buffers, from which the pool packs it. The forward pass takes the experts in the order in which they come. What
+/// leaves is the policy's choice.
 
 #include <deque>
 #include <memory>
@@ -24,6 +25,8 @@ struct ExpertSet {
   /// Where a part begins in an expert's memory; of parts.size(): the expert's size.
   std::size_t part_offset(std::size_t part) const;
   std::size_t bytes() const { return part_offset(parts.size()); }
+  /// Whether an expert lies in the file as it lies in memory.
+  bool direct() const;
 };
 
 struct ExpertStats {
@@ -39,7 +42,7 @@ struct ExpertStats {
 class ExpertCache {
 public:
   struct Shape {
-    Bytes staging = 0;   ///< memory for reads in flight
+    Bytes staging = 0;   ///< memory for reads in flight that have to be packed
     Bytes capacity = 0;  ///< for experts
     std::string_view policy = kDefaultExpertPolicy;
   };
@@ -78,19 +81,21 @@ private:
     bool wanted = false, given = false, preloaded = false, submitted = false;
     std::uint32_t missing = 0;  ///< pieces
   };
-  /// Groups of one part of an expert, read at once.
+  /// What is read of an expert at once: `range` of the file, to be packed to `offset` of its memory; or to be read
+  /// there.
   struct Piece {
     std::uint32_t set, expert;
-    std::size_t part, begin, end;  ///< groups over all experts
+    std::size_t part;
+    FileRange range;
+    std::size_t offset;
   };
-  struct Staged {
-    std::byte* memory = nullptr;
+  struct Read {
+    std::byte* staging = nullptr;
     Piece piece{};
-    FileRange read;  ///< whole blocks
+    FileRange blocks;
   };
 
   Expert& at(std::uint32_t set, std::uint32_t expert) { return experts_[set * expert_count_ + expert]; }
-  FileRange range_of(const Piece& piece) const;
   void admit();
   bool start_reading(std::uint32_t set, std::uint32_t expert, std::deque<Piece>& queue);
   std::optional<Buffer> make_room(std::size_t bytes);
@@ -98,7 +103,7 @@ private:
   Buffer drop(Expert& expert);
   void submit();
   void collect();
-  void pack(std::span<const std::size_t> staged);
+  void pack(std::span<const std::size_t> reads);
   void abandon();
 
   Ledger& ledger_;
@@ -114,8 +119,8 @@ private:
   std::size_t outstanding_ = 0;  ///< wanted and not given
   std::deque<Piece> demanded_, expected_;
   Buffer staging_memory_;
-  std::vector<Staged> staged_;
-  std::vector<std::size_t> free_staged_;
+  std::vector<Read> reads_;  ///< that can be in flight
+  std::vector<std::size_t> free_reads_;
   std::unique_ptr<AsyncReader> reader_;
   ExpertStats stats_;
   double trust_ = 1;  ///< share of guesses that were right, of late

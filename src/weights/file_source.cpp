@@ -32,6 +32,7 @@ Weight FileSource::add(const GgufFile& file, const GgufTensor& tensor, bool as_f
     fail<FormatError>("tensor {} has type {}, which cannot be multiplied", tensor.name, dtype_info(tensor.type).name);
   Entry entry;
   StoredTensor& stored = entry.stored;
+  stored.name = tensor.name;
   stored.file = &file.file(tensor.file);
   stored.file_type = tensor.type;
   stored.offset = tensor.offset;
@@ -42,11 +43,42 @@ Weight FileSource::add(const GgufFile& file, const GgufTensor& tensor, bool as_f
   w.rows = narrow(tensor.shape.size() > 1 ? tensor.shape[1] : 1, tensor.name);
   w.experts = narrow(tensor.shape.size() > 2 ? tensor.shape[2] : 1, tensor.name);
   stored.expert_stride = w.rows * row_bytes(tensor.type, w.cols);
-  entry.extent_groups = std::max<std::size_t>(1, kExtentBytes / (step_ * stored.file_group_bytes())) * step_;
+  set_extent(entry);
   entry.offset = bytes_;
   bytes_ = checked_add(bytes_, round_up(checked_mul(tile_matrix_bytes(w.type, w.rows, w.cols), w.experts), kAlign));
   entries_.push_back(entry);
   return w;
+}
+
+void FileSource::set_extent(Entry& entry) const {
+  entry.extent_groups = std::max<std::size_t>(1, kExtentBytes / (step_ * entry.stored.file_group_bytes())) * step_;
+}
+
+void FileSource::use_pack(PackFile pack) {
+  for (Entry& e : entries_) {
+    if (e.only_rows) continue;
+    StoredTensor& t = e.stored;
+    const Weight& w = t.weight;
+    const PackedTensor* found = pack.find(t.name);
+    if (!found || found->type != w.type || found->rows != w.rows || found->cols != w.cols ||
+        found->experts != w.experts)
+      fail<FormatError>("{}: tensor {} is missing or another one", pack.file().path(), t.name);
+    t.file = &pack.file();
+    t.file_type = w.type;
+    t.offset = found->offset;
+    t.expert_stride = found->expert_stride;
+    t.tiled = true;
+    set_extent(e);
+  }
+  pack_ = std::move(pack);
+}
+
+std::vector<PackUnit> FileSource::pack_units() const {
+  std::vector<PackUnit> units;
+  for (const Entry& e : entries_)
+    if (e.banded()) units.push_back({&e.stored});
+  for (const ExpertSet& set : expert_sets()) units.push_back(set.parts);
+  return units;
 }
 
 void FileSource::experts_of_layer(std::span<const Weight> parts) {
@@ -74,7 +106,7 @@ FileSource::Buffers FileSource::plan_buffers(Bytes free) const {
   for (const Entry& e : entries_) {
     if (!e.banded()) continue;
     const std::size_t extent = std::min<std::size_t>(std::max(e.extent_groups, step_), e.stored.weight.groups());
-    buffers.packed = std::max(buffers.packed, round_up(step_ * e.stored.group_bytes(), kAlign));
+    if (!e.stored.tiled) buffers.packed = std::max(buffers.packed, round_up(step_ * e.stored.group_bytes(), kAlign));
     buffers.raw = std::max(buffers.raw, round_up(extent * e.stored.file_group_bytes(), kAlign));
   }
   const Bytes ring = std::min(kAheadBytes, free / 8), slot = FileRange::blocks_bytes(buffers.raw);
@@ -91,6 +123,7 @@ Bytes FileSource::least_bytes() const {
 WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spare) const {
   WeightPlan plan;
   plan.total = bytes_;
+  plan.packed = pack_.has_value();
   Bytes all_experts = 0;
   for (const Entry& e : entries_) {
     if (e.only_rows) continue;
@@ -235,6 +268,12 @@ void FileSource::open_direct() {
   }
 }
 
+void FileSource::check_files() const {
+  if (whole_.size() > 0) return;
+  for (const auto& file : direct_)
+    if (file->changed()) fail<IoError>("{} was changed while it was in use", file->path());
+}
+
 Bytes FileSource::give_back(Bytes wanted) {
   Bytes released = cache_ ? cache_->give_back(wanted) : 0;
   while (released < wanted && bands_.count() > 0 && read_ahead_) {
@@ -258,10 +297,16 @@ FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size
   return entry.stored.range_of(pinned <= begin ? std::max(first, pinned) : begin, last);
 }
 
-const std::byte* FileSource::find(const Entry& entry, std::size_t begin, std::size_t end) const {
+const std::byte* FileSource::find_groups(const Entry& entry, std::size_t begin, std::size_t end) const {
   if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.stored.group_bytes();
   if (!entry.banded()) return nullptr;
   return bands_.find(entry.stored.weight.id, begin, end);
+}
+
+const std::byte* FileSource::find(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                                  std::size_t group_end) const {
+  const std::size_t first = expert * weight.groups();
+  return find_groups(entries_[weight.id], first + group_begin, first + group_end);
 }
 
 WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
@@ -272,10 +317,14 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
                weight.cols, nullptr};
   m.data = cache_ && entry.set >= 0 ? cache_->find(static_cast<std::uint32_t>(entry.set), expert, entry.part) +
                                           group_begin * entry.stored.group_bytes()
-                                    : find(entry, begin, end);
+                                    : find_groups(entry, begin, end);
   if (m.data) return {m, nullptr};
   const FileRange range = entry.stored.range_of(begin, end);
   const ReadAhead::Lease stored = read_ahead_->get(extent_of(entry, begin, end), range.offset, range.size);
+  if (entry.stored.tiled) {
+    m.data = stored.data;
+    return {m, stored.slot};
+  }
   std::shared_ptr<std::byte> slot = take_slot();
   entry.stored.pack(std::span(stored.data, range.size), slot.get());
   m.data = slot.get();
@@ -285,7 +334,7 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
 void FileSource::row(const Weight& weight, std::size_t row, float* out) {
   const Entry& entry = entries_[weight.id];
   const std::size_t group = row / kTileRows;
-  if (const std::byte* data = find(entry, group, group + 1))
+  if (const std::byte* data = find_groups(entry, group, group + 1))
     dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, row % kTileRows, out);
   else
     entry.stored.read_row(row, out);

@@ -9,12 +9,15 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
+#include "format/pack.hpp"
 #include "weights/expert_cache.hpp"
+#include "weights/pack_writer.hpp"
 #include "weights/pinned_bands.hpp"
 #include "weights/read_ahead.hpp"
 #include "weights/weight_source.hpp"
@@ -36,6 +39,7 @@ struct WeightPlan {
   /// What passes multiply with: bytes in memory and numbers of values, of ordinary matrices and of all experts.
   Bytes multiplied = 0, multiplied_experts = 0;
   std::uint64_t values = 0, expert_values = 0;
+  bool packed = false;  ///< what is read need not be rearranged
   Bytes memory() const { return pinned + buffers + experts; }
 };
 
@@ -54,6 +58,11 @@ public:
   void experts_of_layer(std::span<const Weight> parts);
   /// REQUIRES: after the last of those above, before everything below.
   void prepare();
+  /// Reads matrices from a pack instead of the model's file. REQUIRES: before load(). Throws FormatError when one of
+  /// them is not there as it should be.
+  void use_pack(PackFile pack);
+  /// What a pack of these weights holds: all but those of which only rows are looked up.
+  std::vector<PackUnit> pack_units() const;
   void set_expert_policy(std::string_view name) { policy_ = name; }
 
   /// What load() does within `limit` when `used` bytes of it are taken: `spare` bytes are left free; everything is in
@@ -70,6 +79,9 @@ public:
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
+  const std::byte* find(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
+                        std::size_t group_end) const override;
+  std::size_t longest_slice() const override { return whole_.size() > 0 ? SIZE_MAX : step_; }
   bool streams() const override { return read_ahead_ != nullptr; }
   void row(const Weight& weight, std::size_t row, float* out) override;
   bool caches_experts() const override { return cache_ != nullptr; }
@@ -77,6 +89,9 @@ public:
   std::vector<std::uint32_t> next_experts() override;
   void expect_experts(const Weight& part, std::span<const std::uint32_t> experts) override;
   ExpertStats expert_stats() const { return cache_ ? cache_->stats() : ExpertStats(); }
+
+  /// Throws IoError when a file that weights are read from is not what it was.
+  void check_files() const;
 
   /// Bytes of all weights, and of those that are pinned.
   Bytes total_bytes() const { return bytes_; }
@@ -101,6 +116,7 @@ private:
   };
   Buffers plan_buffers(Bytes free) const;
   std::vector<ExpertSet> expert_sets() const;
+  void set_extent(Entry& entry) const;
   void settle(const WeightPlan& lying);
   void load_whole();
   void start_streaming(Bytes free);
@@ -109,7 +125,7 @@ private:
   /// What is read from the disk with groups [begin, end): those around them that are not pinned.
   FileRange extent_of(const Entry& entry, std::size_t begin, std::size_t end) const;
   /// Where groups lie in memory; null when they do not.
-  const std::byte* find(const Entry& entry, std::size_t begin, std::size_t end) const;
+  const std::byte* find_groups(const Entry& entry, std::size_t begin, std::size_t end) const;
   Bytes give_back(Bytes wanted);
   /// Memory for a packed slice; waits until some is free.
   std::shared_ptr<std::byte> take_slot();
@@ -125,6 +141,7 @@ private:
   PinnedBands bands_;
   std::unique_ptr<ExpertCache> cache_;
   std::vector<std::uint32_t> all_wanted_;  ///< experts to be given when there is no cache
+  std::optional<PackFile> pack_;
   std::vector<std::unique_ptr<RandomAccessFile>> direct_;
   Buffer slot_memory_;
   Bytes buffer_bytes_ = 0;

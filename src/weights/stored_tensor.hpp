@@ -2,6 +2,7 @@
 /// How a tensor lies in a file, and how it comes from there into the layout that kernels multiply.
 
 #include <span>
+#include <string>
 
 #include "base/file.hpp"
 #include "weights/weight_source.hpp"
@@ -9,6 +10,7 @@
 namespace snug {
 
 struct StoredTensor {
+  std::string name;
   const RandomAccessFile* file = nullptr;
   DType file_type{};  ///< when it is not the weight's type, values are converted on arrival
   Weight weight;

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
+#include "format/pack.hpp"
 #include "model/transformer.hpp"
+#include "support/stored_model.hpp"
 #include "support/tiny_model.hpp"
 
 namespace snug {
@@ -68,13 +70,20 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   }
 }
 
+void write_pack_of(const StoredModel& stored, ThreadPool& pool) {
+  Ledger ledger(Ledger::kUnlimited);
+  const auto model = Model::load(stored.path(), ledger, pool, {.load_weights = false});
+  model->write_pack(pack_path(model->file()), [](Bytes, Bytes) {});
+}
+
 /// A model in ever smaller budgets gives the same logits; `least`: budgets that must do.
-void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view policy, std::size_t least) {
-  const std::string file = tiny_model(shape);
+void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view policy, std::size_t least,
+                                      bool packed = false) {
+  StoredModel stored(tiny_model(shape));
   ThreadPool pool(2);
   const auto run = [&](Bytes budget, LedgerReport& report) {
     Ledger ledger(budget);
-    Transformer model(parse(file), ledger, pool,
+    Transformer model(GgufFile::open(stored.path()), ledger, pool,
                       ModelOptions{.max_rows = 64, .context = 128, .expert_policy = std::string(policy)});
     Session session(model, 256, greedy());
     session.hash_logits(true);
@@ -88,6 +97,10 @@ void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view p
   };
   LedgerReport report;
   const std::uint64_t expected = run(Ledger::kUnlimited, report);
+  if (packed) {
+    write_pack_of(stored, pool);
+    EXPECT_EQ(run(Ledger::kUnlimited, report), expected);
+  }
   const Bytes all = report.peak, weights = report.by_tag[static_cast<std::size_t>(Tag::weights)];
   std::size_t fitted = 0;
   for (Bytes less = weights / 8; less < weights; less += weights / 8) {
@@ -109,8 +122,15 @@ TEST(SessionTest, ABudgetSmallerThanTheWeightsGivesTheSameAnswer) {
 TEST(SessionTest, ExpertsThatAreNotAllInMemoryGiveTheSameAnswer) {
   for (const ExpertPolicyInfo& policy : expert_policies()) {
     SCOPED_TRACE(policy.name);
-    expect_same_answer_in_any_budget({.width = 128, .layers = 4, .ffn = 128, .experts = 16, .used = 3}, policy.name, 4);
+    expect_same_answer_in_any_budget({.width = 128, .layers = 4, .ffn = 144, .experts = 16, .used = 3}, policy.name, 4);
   }
+}
+
+TEST(SessionTest, APackGivesTheSameAnswer) {
+  expect_same_answer_in_any_budget({.vocab = 512, .width = 256, .layers = 4, .ffn = 512}, kDefaultExpertPolicy, 4,
+                                   true);
+  expect_same_answer_in_any_budget({.width = 128, .layers = 4, .ffn = 144, .experts = 16, .used = 3},
+                                   kDefaultExpertPolicy, 4, true);
 }
 
 TEST(SessionTest, AReadErrorAmongExpertsIsAnErrorEachTime) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed and memory of snug in every budget, each run in a memory cgroup of the budget and 32 MiB, caches dropped before.
 
-    bench/budgets.py MODEL.gguf --svg docs/budgets.svg --llama build/peers/llama/bin/python
+    docs/budgets.py MODEL.gguf --svg docs/budgets.svg --llama build/peers/llama/bin/python
 
 Checks that the logits are those of a run with all the memory there is, and that nothing is killed. With --llama the same
 for llama.cpp (mmap) beside it. Needs root: it makes cgroups (v1 or v2) and drops the page cache.
@@ -13,73 +13,15 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
-import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-MIB = 1 << 20
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from memory_group import MIB, Group  # noqa: E402
+
 SUBJECTS = ["a quicksort in Python", "the moons of Jupiter", "bread", "TCP", "a haiku about rain", "binary search in C",
             "why the sky is blue", "a letter to a landlord", "the French revolution", "regular expressions", "chess",
             "a recipe for soup", "prime numbers", "how a bicycle stays up", "SQL joins", "the sea", "a for loop in Rust",
             "photosynthesis", "a joke", "the number pi"]
-
-
-class Group:
-    """A memory cgroup; commands run in it."""
-
-    def __init__(self, limit):
-        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-        base = "/sys/fs/cgroup" if self.v2 else "/sys/fs/cgroup/memory"
-        self.path = f"{base}/snug-budget-{os.getpid()}"
-        os.makedirs(self.path, exist_ok=True)
-        self.write("memory.max" if self.v2 else "memory.limit_in_bytes", limit)
-        try:
-            self.write("memory.swap.max" if self.v2 else "memory.swappiness", 0)
-        except OSError:
-            pass
-
-    def write(self, name, value):
-        with open(f"{self.path}/{name}", "w") as f:
-            f.write(str(value))
-
-    def process_bytes(self):
-        """Bytes of the processes: anonymous and mapped, not what the page cache keeps beside them."""
-        wanted = ("anon", "file_mapped") if self.v2 else ("rss", "mapped_file")
-        with open(f"{self.path}/memory.stat") as f:
-            stat = dict(line.split() for line in f)
-        return sum(int(stat[name]) for name in wanted)
-
-    def run(self, command):
-        """(exit code, stdout, largest process_bytes())"""
-        subprocess.run(["sync"])
-        with open("/proc/sys/vm/drop_caches", "w") as f:
-            f.write("1")
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                 preexec_fn=lambda: self.write("cgroup.procs", os.getpid()))
-        most, running = [0], [True]
-
-        def watch():
-            while running[0]:
-                try:
-                    most[0] = max(most[0], self.process_bytes())
-                except OSError:
-                    pass
-                time.sleep(0.02)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        out, _ = child.communicate()
-        running[0] = False
-        watcher.join()
-        return child.returncode, out, most[0]
-
-    def close(self):
-        for _ in range(50):
-            try:
-                os.rmdir(self.path)
-                return
-            except OSError:
-                time.sleep(0.1)
 
 
 def last_json(text):

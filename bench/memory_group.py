@@ -1,0 +1,66 @@
+"""Runs commands in a memory cgroup (v1 or v2), the page cache dropped before. Needs root."""
+
+import os
+import subprocess
+import threading
+import time
+
+MIB = 1 << 20
+
+
+class Group:
+    """A memory cgroup; commands run in it."""
+
+    def __init__(self, limit):
+        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        base = "/sys/fs/cgroup" if self.v2 else "/sys/fs/cgroup/memory"
+        self.path = f"{base}/snug-budget-{os.getpid()}"
+        os.makedirs(self.path, exist_ok=True)
+        self.write("memory.max" if self.v2 else "memory.limit_in_bytes", limit)
+        try:
+            self.write("memory.swap.max" if self.v2 else "memory.swappiness", 0)
+        except OSError:
+            pass
+
+    def write(self, name, value):
+        with open(f"{self.path}/{name}", "w") as f:
+            f.write(str(value))
+
+    def process_bytes(self):
+        """Bytes of the processes: anonymous and mapped, not what the page cache keeps beside them."""
+        wanted = ("anon", "file_mapped") if self.v2 else ("rss", "mapped_file")
+        with open(f"{self.path}/memory.stat") as f:
+            stat = dict(line.split() for line in f)
+        return sum(int(stat[name]) for name in wanted)
+
+    def run(self, command):
+        """(exit code, stdout, largest process_bytes())"""
+        subprocess.run(["sync"])
+        with open("/proc/sys/vm/drop_caches", "w") as f:
+            f.write("1")
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                 preexec_fn=lambda: self.write("cgroup.procs", os.getpid()))
+        most, running = [0], [True]
+
+        def watch():
+            while running[0]:
+                try:
+                    most[0] = max(most[0], self.process_bytes())
+                except OSError:
+                    pass
+                time.sleep(0.02)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        out, _ = child.communicate()
+        running[0] = False
+        watcher.join()
+        return child.returncode, out, most[0]
+
+    def close(self):
+        for _ in range(50):
+            try:
+                os.rmdir(self.path)
+                return
+            except OSError:
+                time.sleep(0.1)
