@@ -22,7 +22,6 @@ struct TileMatrix {
   DType type{};
   std::size_t rows = 0, cols = 0;
   const std::byte* data = nullptr;
-  const std::byte* next = nullptr;  ///< what will be multiplied after it, if known: fetched ahead
 
   std::size_t groups() const { return (rows + kTileRows - 1) / kTileRows; }
   std::size_t group_bytes() const { return kTileRows * row_bytes(type, cols); }

@@ -17,24 +17,16 @@ constexpr std::size_t kPartRows = 128;  // enough to be worth unpacking the weig
 /// Splits jobs of `groups(job)` groups into chunks. Many rows are split among the workers first, as all work on rows
 /// is: then each finds its rows in its own caches.
 template <class Jobs, class Groups>
-std::vector<Chunk> split(const Jobs& jobs, std::size_t most_parts, std::size_t step, Groups groups) {
+std::vector<Chunk> split(const Jobs& jobs, std::size_t most_parts, Groups groups) {
   std::vector<Chunk> chunks;
   const std::size_t parts = std::clamp<std::size_t>(jobs[0].input.rows / kPartRows, 1, most_parts);
   for (std::size_t p = 0; p < parts; ++p)
     for (std::size_t j = 0; j < jobs.size(); ++j) {
       const std::size_t rows = jobs[j].input.rows, row = rows * p / parts, row_end = rows * (p + 1) / parts;
-      for (std::size_t g = 0, n = groups(jobs[j]); g < n; g += step)
-        chunks.push_back({j, g, std::min(n, g + step), row, row_end - row});
+      for (std::size_t g = 0, n = groups(jobs[j]); g < n; g += kChunkGroups)
+        chunks.push_back({j, g, std::min(n, g + kChunkGroups), row, row_end - row});
     }
   return chunks;
-}
-
-/// Experts' jobs have different numbers of rows.
-template <class Jobs>
-std::size_t most_rows(const Jobs& jobs) {
-  std::size_t most = 0;
-  for (const auto& job : jobs) most = std::max(most, job.input.rows);
-  return most;
 }
 
 Input rows_of(const Input& input, std::size_t row, std::size_t rows) {
@@ -45,7 +37,7 @@ Input rows_of(const Input& input, std::size_t row, std::size_t rows) {
 }  // namespace
 
 Products::Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::size_t max_rows, std::size_t max_cols)
-    : pool_(pool), source_(source), max_rows_(max_rows) {
+    : pool_(pool), source_(source) {
   const std::size_t matmul = round_up(matmul_scratch_bytes(max_cols), 64);
   const std::size_t columns = std::max<std::size_t>(max_rows, kFewRows) * kChunkColumns * sizeof(float);
   const std::size_t each = matmul + 2 * columns;
@@ -57,9 +49,8 @@ Products::Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::
 }
 
 void Products::product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end,
-                       const Input& input, float* y, std::size_t y_stride, std::byte* scratch, const std::byte* next) {
-  WeightSlice slice = source_.slice(linear.weight, expert, linear.group_begin + begin, linear.group_begin + end);
-  slice.matrix.next = next;
+                       const Input& input, float* y, std::size_t y_stride, std::byte* scratch) {
+  const WeightSlice slice = source_.slice(linear.weight, expert, linear.group_begin + begin, linear.group_begin + end);
   if (linear.quantised())
     kernels().matmul_q8(slice.matrix, 0, end - begin, input.q8, y, y_stride, scratch);
   else
@@ -70,18 +61,11 @@ void Products::product(const Linear& linear, std::uint32_t expert, std::size_t b
     kernels().add(y + r * y_stride, linear.bias.data() + expert * linear.rows + first, n);
 }
 
-std::size_t Products::chunk_groups(std::size_t rows) const {
-  constexpr std::size_t kLong = 2 * kChunkGroups;
-  const bool room = rows * kLong <= std::max(max_rows_, kFewRows) * kChunkGroups;
-  return rows <= kFewRows && room && source_.longest_slice() >= kLong ? kLong : kChunkGroups;
-}
-
 void Products::run(std::span<const Job> jobs) {
-  const std::size_t rows = most_rows(jobs), step = chunk_groups(rows), columns = step * kTileRows;
   const auto chunks =
-      split(jobs, source_.streams() ? 1 : pool_.size(), step, [](const Job& job) { return job.linear->groups(); });
-  const bool few = rows <= kFewRows;
+      split(jobs, source_.streams() ? 1 : pool_.size(), [](const Job& job) { return job.linear->groups(); });
   // Long runs of weights keep the memory pipe full; several per worker keep both ends together.
+  const bool few = jobs[0].input.rows <= kFewRows;
   const std::size_t grain = few ? std::clamp<std::size_t>(chunks.size() / (pool_.size() * 4), 1, 8) : 1;
   pool_.parallel_for(chunks.size(), grain, [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
@@ -91,16 +75,13 @@ void Products::run(std::span<const Job> jobs) {
       const WorkerScratch& scratch = workers_[worker];
       const Input input = rows_of(job.input, c.row, c.rows);
       float* out = job.out + c.row * job.stride + first;
-      const std::byte* next = nullptr;
-      if (few && i + 1 < chunks.size())
-        next = start_of(*jobs[chunks[i + 1].job].linear, jobs[chunks[i + 1].job].expert, chunks[i + 1].begin);
       if (!job.add && n % kTileRows == 0) {
-        product(*job.linear, job.expert, c.begin, c.end, input, out, job.stride, scratch.matmul, next);
+        product(*job.linear, job.expert, c.begin, c.end, input, out, job.stride, scratch.matmul);
         continue;
       }
-      product(*job.linear, job.expert, c.begin, c.end, input, scratch.first, columns, scratch.matmul, next);
+      product(*job.linear, job.expert, c.begin, c.end, input, scratch.first, kChunkColumns, scratch.matmul);
       for (std::size_t r = 0; r < c.rows; ++r, out += job.stride) {
-        const float* in = scratch.first + r * columns;
+        const float* in = scratch.first + r * kChunkColumns;
         if (job.add)
           kernels().add(out, in, n);
         else
@@ -111,9 +92,8 @@ void Products::run(std::span<const Job> jobs) {
 }
 
 void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
-  const std::size_t step = chunk_groups(most_rows(jobs)), columns = step * kTileRows;
   const auto chunks =
-      split(jobs, source_.streams() ? 1 : pool_.size(), step, [](const GatedJob& job) { return job.gate->groups(); });
+      split(jobs, source_.streams() ? 1 : pool_.size(), [](const GatedJob& job) { return job.gate->groups(); });
   pool_.parallel_for(chunks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
       const Chunk& c = chunks[i];
@@ -121,14 +101,11 @@ void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
       const std::size_t first = c.begin * kTileRows, n = std::min(job.gate->rows, c.end * kTileRows) - first;
       const WorkerScratch& s = workers_[worker];
       const Input input = rows_of(job.input, c.row, c.rows);
-      product(*job.gate, job.expert, c.begin, c.end, input, s.first, columns, s.matmul,
-              start_of(*job.up, job.expert, c.begin));
-      const std::byte* next = nullptr;
-      if (i + 1 < chunks.size())
-        next = start_of(*jobs[chunks[i + 1].job].gate, jobs[chunks[i + 1].job].expert, chunks[i + 1].begin);
-      product(*job.up, job.expert, c.begin, c.end, input, s.second, columns, s.matmul, next);
+      product(*job.gate, job.expert, c.begin, c.end, input, s.first, kChunkColumns, s.matmul);
+      product(*job.up, job.expert, c.begin, c.end, input, s.second, kChunkColumns, s.matmul);
       for (std::size_t r = 0; r < c.rows; ++r)
-        act(s.first + r * columns, s.second + r * columns, n, job.out + (c.row + r) * job.gate->rows + first);
+        act(s.first + r * kChunkColumns, s.second + r * kChunkColumns, n,
+            job.out + (c.row + r) * job.gate->rows + first);
     }
   });
 }

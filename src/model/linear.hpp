@@ -74,19 +74,12 @@ public:
   WeightSource& source() { return source_; }
 
 private:
-  /// Groups of a chunk: more for few rows, whose preparation it repeats, where slices are in memory at any length.
-  std::size_t chunk_groups(std::size_t rows) const;
-  /// y[rows][16 * groups] of groups [begin, end) of a linear; bias added. `next`: weights that come after these.
+  /// y[rows][16 * groups] of groups [begin, end) of a linear; bias added.
   void product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input,
-               float* y, std::size_t y_stride, std::byte* scratch, const std::byte* next = nullptr);
-  /// Where the weights of groups from `begin` on lie, if they are in memory.
-  const std::byte* start_of(const Linear& linear, std::uint32_t expert, std::size_t begin) const {
-    return source_.find(linear.weight, expert, linear.group_begin + begin, linear.group_begin + begin + 1);
-  }
+               float* y, std::size_t y_stride, std::byte* scratch);
 
   ThreadPool& pool_;
   WeightSource& source_;
-  std::size_t max_rows_;
   Buffer memory_;
   std::vector<WorkerScratch> workers_;
 };

@@ -297,16 +297,10 @@ FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size
   return entry.stored.range_of(pinned <= begin ? std::max(first, pinned) : begin, last);
 }
 
-const std::byte* FileSource::find_groups(const Entry& entry, std::size_t begin, std::size_t end) const {
+const std::byte* FileSource::find(const Entry& entry, std::size_t begin, std::size_t end) const {
   if (whole_.size() > 0) return whole_.data() + entry.offset + begin * entry.stored.group_bytes();
   if (!entry.banded()) return nullptr;
   return bands_.find(entry.stored.weight.id, begin, end);
-}
-
-const std::byte* FileSource::find(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
-                                  std::size_t group_end) const {
-  const std::size_t first = expert * weight.groups();
-  return find_groups(entries_[weight.id], first + group_begin, first + group_end);
 }
 
 WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
@@ -317,7 +311,7 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
                weight.cols, nullptr};
   m.data = cache_ && entry.set >= 0 ? cache_->find(static_cast<std::uint32_t>(entry.set), expert, entry.part) +
                                           group_begin * entry.stored.group_bytes()
-                                    : find_groups(entry, begin, end);
+                                    : find(entry, begin, end);
   if (m.data) return {m, nullptr};
   const FileRange range = entry.stored.range_of(begin, end);
   const ReadAhead::Lease stored = read_ahead_->get(extent_of(entry, begin, end), range.offset, range.size);
@@ -334,7 +328,7 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
 void FileSource::row(const Weight& weight, std::size_t row, float* out) {
   const Entry& entry = entries_[weight.id];
   const std::size_t group = row / kTileRows;
-  if (const std::byte* data = find_groups(entry, group, group + 1))
+  if (const std::byte* data = find(entry, group, group + 1))
     dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, row % kTileRows, out);
   else
     entry.stored.read_row(row, out);

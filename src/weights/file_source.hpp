@@ -79,9 +79,6 @@ public:
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
-  const std::byte* find(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
-                        std::size_t group_end) const override;
-  std::size_t longest_slice() const override { return whole_.size() > 0 ? SIZE_MAX : step_; }
   bool streams() const override { return read_ahead_ != nullptr; }
   void row(const Weight& weight, std::size_t row, float* out) override;
   bool caches_experts() const override { return cache_ != nullptr; }
@@ -125,7 +122,7 @@ private:
   /// What is read from the disk with groups [begin, end): those around them that are not pinned.
   FileRange extent_of(const Entry& entry, std::size_t begin, std::size_t end) const;
   /// Where groups lie in memory; null when they do not.
-  const std::byte* find_groups(const Entry& entry, std::size_t begin, std::size_t end) const;
+  const std::byte* find(const Entry& entry, std::size_t begin, std::size_t end) const;
   Bytes give_back(Bytes wanted);
   /// Memory for a packed slice; waits until some is free.
   std::shared_ptr<std::byte> take_slot();

@@ -40,11 +40,6 @@ public:
   /// Groups [group_begin, group_end) of one matrix; waits until they are in memory. Thread-safe.
   virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                             std::size_t group_end) = 0;
-  /// Where such a slice lies, if it is in memory for good; else null.
-  virtual const std::byte* find(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
-                                std::size_t group_end) const = 0;
-  /// Most groups that a slice may have.
-  virtual std::size_t longest_slice() const = 0;
   /// Whether slices may have to be read for each use: then one use should serve all rows.
   virtual bool streams() const = 0;
   /// One row as f32[cols] (embedding look-up). Thread-safe.

@@ -107,16 +107,8 @@ SNUG_INLINE void multiply(const SomeBrick* const (&bricks)[groups], const Q8Plan
 /// How far ahead weights are fetched: what memory delivers within its latency, and more.
 constexpr std::size_t kAhead = 4096;
 
-/// Where the weights of a call end, and from there to those of the next one.
-struct Following {
-  Block end;
-  std::ptrdiff_t jump;
-};
-
-SNUG_INLINE void fetch_ahead(Block block, std::size_t bytes, Following following) {
-  block += kAhead;
-  if (block >= following.end) block += following.jump;
-  for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + line, 0, 3);
+SNUG_INLINE void fetch_ahead(Block block, std::size_t bytes) {
+  for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + kAhead + line, 0, 3);
 }
 
 /// Up to kDirectInputs rows that meet packed weights, and for every brick which of them have it in their fine plane.
@@ -141,8 +133,8 @@ void prepare_few(const Q8Rows& x, std::size_t row, std::size_t count, std::byte*
 
 /// Few rows (up to `rows` the last one is repeated) straight from the packed block.
 template <DType type, int rows>
-void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, Following following, const FewRows& input,
-                    float* y, std::size_t y_stride) {
+void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, const FewRows& input, float* y,
+                    std::size_t y_stride) {
   using U = Unpack<type>;
   Q8Plane x[rows];
   F32x16 sums[1][rows], fine_sums[rows][1][1];
@@ -153,7 +145,7 @@ void multiply_group(Block block, std::size_t block_bytes, std::size_t blocks, Fo
     fine_at[r] = 0;
   }
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
-    fetch_ahead(block, block_bytes, following);
+    fetch_ahead(block, block_bytes);
     const auto state = U::begin(block);
     SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b) {
@@ -183,7 +175,7 @@ template <DType type>
 void unpack_panel(Block block, std::size_t block_bytes, std::size_t blocks, PanelBrick<Unpack<type>>* out) {
   using U = Unpack<type>;
   for (std::size_t i = 0; i < blocks; ++i, block += block_bytes) {
-    fetch_ahead(block, block_bytes, {block, 0});
+    fetch_ahead(block, block_bytes);
     const auto state = U::begin(block);
     SNUG_UNROLL(8)
     for (int b = 0; b < U::kBricks; ++b, ++out) {
@@ -292,7 +284,7 @@ struct Product {
   using U = Unpack<type>;
   // Where unpacking is dear, fewer rows pay for a panel.
   static constexpr std::size_t kDirect = U::kScales == 2 ? kDirectInputs / 2 : kDirectInputs;
-  using GroupFn = void (*)(Block, std::size_t, std::size_t, Following, const FewRows&, float*, std::size_t);
+  using GroupFn = void (*)(Block, std::size_t, std::size_t, const FewRows&, float*, std::size_t);
   using PanelFn = void (*)(const PanelBrick<U>*, std::size_t, const Row*, std::size_t, float*, std::size_t, Ahead&);
   // Not every number of rows has code of its own: it would take minutes to compile.
   static constexpr GroupFn kGroup[] = {multiply_group<type, 1>, multiply_group<type, 2>, multiply_group<type, 4>,
@@ -315,10 +307,8 @@ struct Product {
     if (x.rows <= kDirect) {
       FewRows rows;
       prepare_few<U>(x, 0, x.rows, prepared, rows);
-      const Block end = w.data + group_end * group_bytes;
-      const Following following{end, w.next ? w.next - end : 0};
       for (std::size_t g = group_begin; g < group_end; ++g, y += kTileRows)
-        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, following, rows, y, y_stride);
+        kGroup[x.rows - 1](w.data + g * group_bytes, block_bytes, blocks, rows, y, y_stride);
       return;
     }
     auto* starts = reinterpret_cast<std::int32_t*>(prepared);
