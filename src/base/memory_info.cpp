@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <optional>
 #include <sstream>
-#include <vector>
 
 namespace snug {
 
@@ -39,12 +39,14 @@ Bytes read_kilobytes(const std::string& path, const std::string& key) {
   return 0;
 }
 
-/// The process's groups from the innermost outwards, as directories: of the v2 hierarchy, or of the v1 `controller`.
-struct Group {
-  std::string directory;
-  bool v2;
-};
-std::vector<Group> groups(const std::string& root, const std::string& controller) {
+}  // namespace
+
+std::string system_root() {
+  const char* root = std::getenv("SNUG_SYSTEM_ROOT");
+  return root ? root : "";
+}
+
+std::vector<Group> groups_of_process(const std::string& root, const std::string& controller) {
   std::vector<Group> result;
   std::ifstream in(root + "/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
@@ -62,17 +64,19 @@ std::vector<Group> groups(const std::string& root, const std::string& controller
   return result;
 }
 
-}  // namespace
-
 MemoryInfo memory_info(const std::string& root) {
   MemoryInfo info;
   info.physical = read_kilobytes(root + "/proc/meminfo", "MemTotal");
   info.available = read_kilobytes(root + "/proc/meminfo", "MemAvailable");
   info.limit = info.physical;
-  for (const Group& group : groups(root, "memory")) {
-    const auto limit = read_number(group.directory + (group.v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+  for (const Group& group : groups_of_process(root, "memory")) {
+    auto limit = read_number(group.directory + (group.v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+    // Beyond memory.high a process is not killed but slowed down until it hardly moves.
+    if (const auto high = group.v2 ? read_number(group.directory + "/memory.high") : std::nullopt)
+      limit = std::min(limit.value_or(*high), *high);
     if (!limit || *limit >= info.limit) continue;
     info.limit = *limit;
+    info.group = group;
     info.charged = read_number(group.directory + (group.v2 ? "/memory.current" : "/memory.usage_in_bytes")).value_or(0);
   }
   return info;
@@ -100,7 +104,7 @@ unsigned cgroup_cpu_quota(const std::string& root) {
   const auto take = [&least](double quota, double period) {
     if (quota > 0 && period > 0 && (least == 0 || quota / period < least)) least = quota / period;
   };
-  for (const Group& group : groups(root, "cpu")) {
+  for (const Group& group : groups_of_process(root, "cpu")) {
     if (group.v2) {
       std::ifstream in(group.directory + "/cpu.max");
       double quota = 0, period = 0;

@@ -2,20 +2,34 @@
 /// What memory this process may use, and uses: physical RAM, cgroup limits (v1 and v2), resident set.
 
 #include <string>
+#include <vector>
 
 #include "base/units.hpp"
 
 namespace snug {
+
+/// A cgroup's directory, of the v2 hierarchy or of a v1 controller.
+struct Group {
+  std::string directory;
+  bool v2 = false;
+  bool exists() const { return !directory.empty(); }
+};
 
 struct MemoryInfo {
   Bytes physical = 0;   ///< RAM of the machine
   Bytes available = 0;  ///< MemAvailable
   Bytes limit = 0;      ///< least limit of the process's memory cgroup and its ancestors; `physical` when there is none
   Bytes charged = 0;    ///< what that cgroup is charged already
+  Group group;          ///< that cgroup
 };
 
-/// `root` is where /proc and /sys are looked for (tests).
-MemoryInfo memory_info(const std::string& root = "");
+/// Where /proc and /sys are looked for: SNUG_SYSTEM_ROOT, with which tests run the binary on a system of their own.
+std::string system_root();
+
+MemoryInfo memory_info(const std::string& root = system_root());
+
+/// The process's groups of a controller ("memory"), from the innermost outwards.
+std::vector<Group> groups_of_process(const std::string& root, const std::string& controller);
 
 /// 90% of what is free: min(limit - charged, available).
 Bytes default_budget(const MemoryInfo& info);

@@ -1,5 +1,7 @@
 // The interactive part of `run`: questions, answers and commands that begin with a slash.
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -53,7 +55,7 @@ bool command(Run& run, const RunOptions& options, const std::string& line) {
   if (name == "/stats") {
     print_stats(run);
   } else if (name == "/memory" && !argument.empty()) {
-    run.engine.model->resize(parse_size(argument, memory_info().limit));
+    run.budget->set(parse_size(argument, memory_info().limit));
     print_stats(run);
   } else if (name == "/clear") {
     run.conversation->clear();
@@ -67,6 +69,18 @@ bool command(Run& run, const RunOptions& options, const std::string& line) {
     fmt::print("{}", kHelp);
   }
   return true;
+}
+
+/// Says so when pressure has changed the budget since it was `known`.
+void tell_pressure(const Run& run, BudgetKeeper::Counts& known) {
+  const BudgetKeeper::Counts now = run.budget->counts();
+  const std::string budget = format_bytes(run.engine.ledger->report().limit);
+  if (!isatty(STDERR_FILENO)) return;
+  if (now.shrunk > known.shrunk)
+    fmt::print(stderr, "memory is short: budget now {}\n", budget);
+  else if (now.grown > known.grown)
+    fmt::print(stderr, "memory is there again: budget now {}\n", budget);
+  known = now;
 }
 
 void answer(Run& run, const RunOptions& options, const std::string& question) {
@@ -90,6 +104,7 @@ void answer(Run& run, const RunOptions& options, const std::string& question) {
 void chat(Run& run, const RunOptions& options) {
   LineEditor editor(history_path());
   fmt::print("{} ({} tokens of context). /help shows the commands.\n", run.engine.name, run.session->context());
+  BudgetKeeper::Counts known;
   while (const auto line = editor.read("> ")) {
     if (line->find_first_not_of(" \t\n") == std::string::npos) continue;
     try {
@@ -101,6 +116,7 @@ void chat(Run& run, const RunOptions& options) {
     } catch (const Error& e) {
       fmt::print(stderr, "error: {}\n", e.what());
     }
+    tell_pressure(run, known);
   }
 }
 

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <thread>
 
+#include "base/descriptor.hpp"
 #include "base/error.hpp"
 #include "base/log.hpp"
 
@@ -30,17 +31,6 @@ std::string control_folder() {
 std::string control_path(long pid) {
   return control_folder() + "/" + std::to_string(pid) + ".sock";
 }
-
-/// A socket's descriptor, closed at the end.
-struct Socket {
-  explicit Socket(int descriptor) : fd(descriptor) {}
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  ~Socket() {
-    if (fd >= 0) close(fd);
-  }
-  int fd;
-};
 
 /// Throws IoError when the path is too long for a socket.
 sockaddr_un address_of(const std::string& path) {
@@ -74,12 +64,12 @@ void write_line(int fd, const std::string& line) {
 }  // namespace
 
 struct ControlServer::State {
-  State(Model& m, const Ledger& l) : model(m), ledger(l) {}
+  State(BudgetKeeper& b, const Ledger& l) : budget(b), ledger(l) {}
 
-  Model& model;
+  BudgetKeeper& budget;
   const Ledger& ledger;
   std::string path;
-  Socket listener{-1}, stop{-1};
+  Descriptor listener, stop;
   std::thread thread;
 
   bool open() {
@@ -90,18 +80,18 @@ struct ControlServer::State {
     path = control_path(getpid());
     const sockaddr_un address = address_of(path);
     unlink(path.c_str());
-    listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    stop.fd = eventfd(0, EFD_CLOEXEC);
-    return listener.fd >= 0 && stop.fd >= 0 &&
-           bind(listener.fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
-           chmod(path.c_str(), 0600) == 0 && listen(listener.fd, 4) == 0;
+    listener = Descriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    stop = Descriptor(eventfd(0, EFD_CLOEXEC));
+    return listener.open() && stop.open() &&
+           bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
+           chmod(path.c_str(), 0600) == 0 && listen(listener.get(), 4) == 0;
   }
 
   std::string obey(const std::string& order) {
     constexpr std::string_view kResize = "resize ";
     if (!order.starts_with(kResize)) return "error: unknown order";
     try {
-      model.resize(parse_size(std::string_view(order).substr(kResize.size())));
+      budget.set(parse_size(std::string_view(order).substr(kResize.size())));
     } catch (const Error& e) {
       return std::string("error: ") + e.what();
     }
@@ -112,17 +102,18 @@ struct ControlServer::State {
 
   void serve() {
     for (;;) {
-      pollfd wait[] = {{listener.fd, POLLIN, 0}, {stop.fd, POLLIN, 0}};
+      pollfd wait[] = {{listener.get(), POLLIN, 0}, {stop.get(), POLLIN, 0}};
       if (poll(wait, 2, -1) < 0 && errno != EINTR) return;
       if (wait[1].revents) return;
       if (!(wait[0].revents & POLLIN)) continue;
-      const Socket client(accept4(listener.fd, nullptr, nullptr, SOCK_CLOEXEC));
-      if (client.fd >= 0) write_line(client.fd, obey(read_line(client.fd)));
+      const Descriptor client(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (client.open()) write_line(client.get(), obey(read_line(client.get())));
     }
   }
 };
 
-ControlServer::ControlServer(Model& model, const Ledger& ledger) : state_(std::make_unique<State>(model, ledger)) {
+ControlServer::ControlServer(BudgetKeeper& budget, const Ledger& ledger)
+    : state_(std::make_unique<State>(budget, ledger)) {
   try {
     if (state_->open()) {
       state_->thread = std::thread([state = state_.get()] { state->serve(); });
@@ -137,7 +128,7 @@ ControlServer::ControlServer(Model& model, const Ledger& ledger) : state_(std::m
 ControlServer::~ControlServer() {
   if (state_->thread.joinable()) {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(state_->stop.fd, &one, sizeof(one));
+    [[maybe_unused]] const ssize_t written = write(state_->stop.get(), &one, sizeof(one));
     state_->thread.join();
   }
   if (!state_->path.empty()) unlink(state_->path.c_str());
@@ -146,11 +137,12 @@ ControlServer::~ControlServer() {
 std::string send_control(long pid, const std::string& line) {
   const std::string path = control_path(pid);
   const sockaddr_un address = address_of(path);
-  const Socket connection(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (connection.fd < 0 || connect(connection.fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+  const Descriptor connection(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!connection.open() ||
+      connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
     fail<IoError>("process {} does not listen: {}", pid, std::strerror(errno));
-  write_line(connection.fd, line);
-  const std::string answer = read_line(connection.fd);
+  write_line(connection.get(), line);
+  const std::string answer = read_line(connection.get());
   if (answer.empty()) fail<IoError>("process {} gave no answer", pid);
   return answer;
 }

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "model/model.hpp"
+#include "cli/budget_keeper.hpp"
 
 namespace snug {
 
@@ -12,7 +12,7 @@ namespace snug {
 /// listen.
 class ControlServer {
 public:
-  explicit ControlServer(Model& model, const Ledger& ledger);
+  ControlServer(BudgetKeeper& budget, const Ledger& ledger);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include "base/memory_info.hpp"
 #include "cli/model_store.hpp"
 
 namespace snug {
@@ -18,11 +17,14 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->check(CLI::Range(1u, 1024u));
 }
 
-Bytes budget_of(const EngineOptions& options) {
-  const MemoryInfo info = memory_info();
+Bytes budget_of(const EngineOptions& options, const MemoryInfo& info) {
   if (!options.memory.empty()) return parse_size(options.memory, std::min(info.limit, info.physical));
-  const Bytes budget = default_budget(info);
-  if (isatty(STDERR_FILENO))
+  return default_budget(info);
+}
+
+Bytes budget_of(const EngineOptions& options) {
+  const Bytes budget = budget_of(options, memory_info());
+  if (options.memory.empty() && isatty(STDERR_FILENO))
     fmt::print(stderr, "memory budget: {} (90% of what is free; --memory SIZE sets it)\n", format_bytes(budget));
   return budget;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/ledger.hpp"
+#include "base/memory_info.hpp"
 #include "base/thread_pool.hpp"
 #include "model/model.hpp"
 #include "plan/prediction.hpp"
@@ -21,7 +22,9 @@ struct EngineOptions {
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
-/// --memory, or 90% of what is free (which it says).
+/// --memory, or 90% of what is free, in the machine that `info` describes.
+Bytes budget_of(const EngineOptions& options, const MemoryInfo& info);
+/// In this machine, now; says so when it is not --memory.
 Bytes budget_of(const EngineOptions& options);
 
 /// A loaded model with what it needs. Members are destroyed in reverse order: the model first.
@@ -39,16 +42,23 @@ nlohmann::ordered_json plan_json(const MemoryPlan& plan, const Prediction& predi
 /// {"weights": bytes, ...}
 nlohmann::ordered_json ledger_json(const Ledger& ledger);
 
-/// Adds `name` with the environment variable SNUG_NAME (dashes become underscores).
-template <class T>
-CLI::Option* add_option(CLI::App& command, const std::string& name, T& value, const std::string& help) {
-  CLI::Option* option = command.add_option(name, value, help);
+/// Gives an option the environment variable SNUG_NAME (dashes become underscores).
+inline CLI::Option* with_variable(CLI::Option* option) {
   if (!option->get_lnames().empty()) {
     std::string variable = "SNUG_" + option->get_lnames().front();
     for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     option->envname(variable);
   }
   return option;
+}
+
+/// Adds `name` with its environment variable.
+template <class T>
+CLI::Option* add_option(CLI::App& command, const std::string& name, T& value, const std::string& help) {
+  return with_variable(command.add_option(name, value, help));
+}
+inline CLI::Option* add_flag(CLI::App& command, const std::string& name, bool& value, const std::string& help) {
+  return with_variable(command.add_flag(name, value, help));
 }
 
 }  // namespace snug

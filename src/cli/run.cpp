@@ -50,10 +50,26 @@ std::unordered_set<TokenId> tokens_with(const Tokenizer& tokenizer, const char* 
   return found;
 }
 
+/// `before`: as it was when the model was loaded. Another limit gives the budget that it would have given then.
+std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const RunOptions& options, const MemoryInfo& before) {
+  const std::size_t context =
+      options.context ? options.context : std::min<std::size_t>(engine.model->config().trained_context, kUsualContext);
+  BudgetKeeper::Options keeper;
+  keeper.follow_pressure = !options.no_pressure;
+  keeper.smallest = engine.model->plan(engine.ledger->report().limit, context).smallest;
+  keeper.ceiling_for = [engine_options = options.engine, info = before](Bytes limit) mutable {
+    info.limit = limit;
+    return budget_of(engine_options, info);
+  };
+  return std::make_unique<BudgetKeeper>(*engine.model, *engine.ledger, std::move(keeper));
+}
+
 Run start(RunOptions& options, const CLI::App& command) {
   Run run;
+  const MemoryInfo before = memory_info();
   run.engine = load_engine(options.engine, {.context = options.context});
-  run.control = std::make_unique<ControlServer>(*run.engine.model, *run.engine.ledger);
+  run.budget = keep_budget(run.engine, options, before);
+  run.control = std::make_unique<ControlServer>(*run.budget, *run.engine.ledger);
   const Model& model = *run.engine.model;
   default_sampling(model.file(), command, options.sampler);
   const std::size_t trained = model.config().trained_context, context = options.context ? options.context : trained;
@@ -96,6 +112,7 @@ double rate(std::size_t tokens, double seconds) {
 /// What the plan foresees for this budget and the context that was really used.
 nlohmann::ordered_json prediction_json(const Run& run) {
   const Model& model = *run.engine.model;
+  const auto held = run.budget->hold();
   const MachineProfile machine = machine_profile(*run.engine.pool, model.file().path());
   MemoryPlan plan = model.plan(run.engine.ledger->report().limit, run.session->context());
   if (const auto routing = load_routing_profile(model.file())) apply(*routing, plan);
@@ -111,6 +128,11 @@ nlohmann::ordered_json experts_json(const Model& model) {
           {"bytes_read", e.bytes_read}};
 }
 
+nlohmann::ordered_json pressure_json(const Run& run) {
+  const BudgetKeeper::Counts counts = run.budget->counts();
+  return {{"shrunk", counts.shrunk}, {"grown", counts.grown}, {"budget", run.engine.ledger->report().limit}};
+}
+
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
   const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
@@ -123,6 +145,7 @@ void print_json(const Run& run, const GenerateResult& result) {
                                        {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
                                        {"peak_rss_bytes", peak_resident_bytes()},
                                        {"ledger", ledger_json(*run.engine.ledger)},
+                                       {"pressure", pressure_json(run)},
                                        {"experts", experts_json(*run.engine.model)},
                                        {"plan", prediction_json(run)}};
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -175,6 +198,8 @@ const std::atomic<bool>& CancelOnInterrupt::cancelled() {
 }
 
 void print_stats(const Run& run) {
+  const BudgetKeeper::Counts pressure = run.budget->counts();
+  const auto held = run.budget->hold();
   const SessionStats& s = run.session->stats();
   const LedgerReport report = run.engine.ledger->report();
   const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
@@ -195,6 +220,8 @@ void print_stats(const Run& run) {
   if (const ExpertStats e = run.engine.model->expert_stats(); e.hits + e.misses > 0)
     fmt::print(stderr, "experts   {:.0f}% found in memory, {} read ({} of {} guesses were right)\n",
                100 * e.hit_ratio(), format_bytes(e.bytes_read), e.preloads_used, e.preloads);
+  if (pressure.shrunk + pressure.grown > 0)
+    fmt::print(stderr, "pressure  the budget shrank {} times and grew {} times\n", pressure.shrunk, pressure.grown);
   fmt::print(stderr, "memory    ");
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (report.by_tag[i]) fmt::print(stderr, "{} {}, ", tag_name(static_cast<Tag>(i)), format_bytes(report.by_tag[i]));
@@ -251,6 +278,8 @@ void add_run(CLI::App& app) {
   add_option(*command, "--speculate", o.generate.speculate,
              "draft so many tokens by prompt look-up; never changes the answer")
       ->check(CLI::Range(0, 64));
+  add_flag(*command, "--no-pressure", o.no_pressure,
+           "keep the budget when the system is short of memory (default: shrink, and grow again when it is over)");
   command->add_flag("--stats", o.stats, "end with speeds, bytes and memory");
   command->add_flag("--json", o.json, "one JSON object instead of text");
   command->footer(

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <optional>
 
+#include "cli/budget_keeper.hpp"
 #include "cli/control.hpp"
 #include "cli/engine.hpp"
 #include "generate/conversation.hpp"
@@ -18,12 +19,13 @@ struct RunOptions {
   long max_tokens = -1;
   SamplerOptions sampler;
   GenerateOptions generate;
-  bool raw = false, json = false, stats = false;
+  bool raw = false, json = false, stats = false, no_pressure = false;
 };
 
 /// Everything that a run needs, in the order in which it must live.
 struct Run {
   Engine engine;
+  std::unique_ptr<BudgetKeeper> budget;
   std::unique_ptr<ControlServer> control;
   std::unique_ptr<Session> session;
   std::unique_ptr<Conversation> conversation;

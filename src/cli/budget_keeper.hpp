@@ -1,0 +1,45 @@
+#pragma once
+/// The budget of a process that runs: what its user granted is the ceiling, and memory pressure lowers it for a while.
+
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "base/ledger.hpp"
+#include "model/model.hpp"
+
+namespace snug {
+
+class BudgetKeeper {
+public:
+  struct Options {
+    bool follow_pressure = true;
+    Bytes smallest = 0;  ///< pressure never lowers it further
+    /// The ceiling when the limit of the process's memory changes; what the user sets ends that.
+    std::function<Bytes(Bytes limit)> ceiling_for;
+  };
+  struct Counts {
+    std::size_t shrunk = 0, grown = 0;
+  };
+
+  /// The ledger's limit is the first ceiling. Watches pressure until it is destroyed, in a thread of its own.
+  BudgetKeeper(Model& model, Ledger& ledger, Options options);
+  ~BudgetKeeper();
+  BudgetKeeper(const BudgetKeeper&) = delete;
+  BudgetKeeper& operator=(const BudgetKeeper&) = delete;
+
+  /// The user's order: Model::resize, and the ceiling from now on. Throws as Model::resize does. Thread-safe.
+  void set(Bytes budget);
+
+  /// How often pressure, or its end, changed the budget. Thread-safe.
+  Counts counts() const;
+
+  /// While it is held the budget stays: for work with the thread pool outside of the model. Thread-safe.
+  [[nodiscard]] std::unique_lock<std::mutex> hold() const;
+
+private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace snug
