@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "base/arena_plan.hpp"
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
@@ -35,6 +36,7 @@ struct ModelOptions {
   /// Charges the ledger with what the process holds already: for a program that runs one model.
   bool charge_process = false;
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
+  ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
 };
