@@ -23,16 +23,15 @@ float* RecurrentState::at(std::size_t layer, unsigned which) const {
   return memory_.as<float>() + (which * layers_ + index_[layer]) * size_;
 }
 
-DeltaNet::DeltaNet(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows)
+DeltaNet::DeltaNet(Products& products, const ModelConfig& config, const DeltaNetMemory& memory)
     : products_(products),
       config_(config),
       delta_(config.delta),
       conv_size_(delta_.conv_size()),
       value_size_(delta_.value_size()),
-      stride_(round_up(conv_size_ + value_size_ + std::size_t{2} * delta_.value_heads, kTileRows)),
-      memory_(ledger, Tag::activations, max_rows * (stride_ + conv_size_) * sizeof(float)),
-      raw_(memory_.as<float>()),
-      convolved_(raw_ + max_rows * stride_) {}
+      stride_(DeltaNetMemory::raw_stride(delta_)),
+      raw_(memory.raw),
+      convolved_(memory.convolved) {}
 
 void DeltaNet::convolve(const DeltaNetWeights& weights, std::size_t layer, const RecurrentRun& run) {
   const std::size_t tail = delta_.conv - 1, k_dim = delta_.k_dim;

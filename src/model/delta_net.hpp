@@ -38,9 +38,20 @@ struct RecurrentRun {
   std::size_t row, count;
 };
 
+/// Memory of one layer.
+struct DeltaNetMemory {
+  float* raw;        ///< [rows][raw_stride]: queries, keys, values before the convolution; gate; beta; alpha
+  float* convolved;  ///< [rows][conv_size]
+
+  static std::size_t raw_stride(const DeltaNetConfig& delta) {
+    return round_up(delta.conv_size() + delta.value_size() + std::size_t{2} * delta.value_heads, kTileRows);
+  }
+};
+
 class DeltaNet {
 public:
-  DeltaNet(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows);
+  /// `memory`: for as many rows as will run at a time.
+  DeltaNet(Products& products, const ModelConfig& config, const DeltaNetMemory& memory);
 
   /// `input`: normalised rows; out: f32[rows][delta.value_size()], ready for the output projection.
   void run(const DeltaNetWeights& weights, std::size_t layer, std::span<const RecurrentRun> runs, const Input& input,
@@ -55,9 +66,7 @@ private:
   const ModelConfig& config_;
   const DeltaNetConfig& delta_;
   std::size_t conv_size_, value_size_, stride_;
-  Buffer memory_;
-  float* raw_;        ///< [rows][stride]: queries, keys, values before the convolution; gate; beta; alpha
-  float* convolved_;  ///< [rows][conv_size]
+  float *raw_, *convolved_;
 };
 
 }  // namespace snug

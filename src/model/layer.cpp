@@ -65,7 +65,7 @@ public:
     if (own_norm) l.attention_post_norm = optional(p + "post_attention_norm.weight", width);
     l.ffn_post_norm = optional(p + "post_ffw_norm.weight", width);
     if (c.moe) experts(l, p);
-    if (!c.moe || has(p + "ffn_down.weight")) dense(l, c, p);
+    if (!c.moe || !l.experts_norm.empty() || has(p + "ffn_down.weight")) dense(l, c, p);
     if (has(p + "layer_output_scale.weight")) l.output_scale = vector(p + "layer_output_scale.weight", 1)[0];
     if (config_.per_layer_input) {
       l.per_layer_gate = linear(p + "inp_gate", width, config_.per_layer_input);

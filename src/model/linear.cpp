@@ -39,8 +39,7 @@ Input rows_of(const Input& input, std::size_t row, std::size_t rows) {
 Products::Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::size_t max_rows, std::size_t max_cols)
     : pool_(pool), source_(source) {
   const std::size_t matmul = round_up(matmul_scratch_bytes(max_cols), 64);
-  const std::size_t columns = std::max<std::size_t>(max_rows, kFewRows) * kChunkColumns * sizeof(float);
-  const std::size_t each = matmul + 2 * columns;
+  const std::size_t columns = column_bytes(max_rows) / 2, each = matmul + 2 * columns;
   memory_ = Buffer(ledger, Tag::scratch, each * pool.size());
   for (unsigned i = 0; i < pool.size(); ++i) {
     std::byte* at = memory_.data() + i * each;

@@ -1,6 +1,7 @@
 #pragma once
 /// Products of activations with weights, split over the pool.
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -48,6 +49,10 @@ inline constexpr std::size_t kFewRows = 8;
 class Products {
 public:
   Products(Ledger& ledger, ThreadPool& pool, WeightSource& source, std::size_t max_rows, std::size_t max_cols);
+  /// The part of a worker's memory that grows with the rows.
+  static Bytes column_bytes(std::size_t max_rows) {
+    return 2 * std::max<Bytes>(max_rows, kFewRows) * kChunkColumns * sizeof(float);
+  }
 
   struct Job {
     const Linear* linear;

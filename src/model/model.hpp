@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "base/arena_plan.hpp"
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
@@ -37,6 +38,7 @@ struct ModelOptions {
   bool charge_process = false;
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
   bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
+  ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
 };

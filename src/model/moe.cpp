@@ -8,31 +8,12 @@
 
 namespace snug {
 
-MixtureOfExperts::MixtureOfExperts(Ledger& ledger, Products& products, const ModelConfig& config, std::size_t max_rows)
-    : products_(products), config_(config), logit_stride_(round_up(config.moe.experts, kTileRows)) {
-  const std::size_t slots = max_rows * config.moe.used, width = config.width, ffn = config.moe.ffn;
-  const std::size_t sizes[] = {max_rows * logit_stride_ * 4,
-                               slots * width * 4,
-                               slots * ffn * 4,
-                               slots * width * 4,
-                               slots * Q8Rows::stride_for(round_up(width, 32)),
-                               slots * Q8Rows::stride_for(round_up(ffn, 32))};
-  std::size_t total = 0;
-  for (const std::size_t size : sizes) total += round_up(size, 64);
-  memory_ = Buffer(ledger, Tag::activations, total);
-  std::byte* at = memory_.data();
-  const auto next = [&at](std::size_t size) {
-    std::byte* here = at;
-    at += round_up(size, 64);
-    return here;
-  };
-  logits_ = reinterpret_cast<float*>(next(sizes[0]));
-  gathered_f32_ = reinterpret_cast<float*>(next(sizes[1]));
-  hidden_f32_ = reinterpret_cast<float*>(next(sizes[2]));
-  results_ = reinterpret_cast<float*>(next(sizes[3]));
-  gathered_q8_ = next(sizes[4]);
-  hidden_q8_ = next(sizes[5]);
-}
+MixtureOfExperts::MixtureOfExperts(Products& products, const ModelConfig& config, const ExpertMemory& memory)
+    : products_(products),
+      config_(config),
+      memory_(memory),
+      logit_stride_(ExpertMemory::logit_stride(config.moe)),
+      slot_bytes_(ExpertMemory::slot_bytes(config.width)) {}
 
 void MixtureOfExperts::choose(const Layer& layer, const float* logits, Choice* out) const {
   const MoeConfig& moe = config_.moe;
@@ -59,10 +40,11 @@ void MixtureOfExperts::choose(const Layer& layer, const float* logits, Choice* o
 
 void MixtureOfExperts::route(const Layer& layer, const Input& input) {
   const std::size_t used = config_.moe.used;
-  const Products::Job job{&layer.router, logits_, logit_stride_, false, 0, input};
+  const Products::Job job{&layer.router, memory_.logits, logit_stride_, false, 0, input};
   products_.run(std::span(&job, 1));
   choices_.resize(input.rows * used);
-  for (std::size_t r = 0; r < input.rows; ++r) choose(layer, logits_ + r * logit_stride_, choices_.data() + r * used);
+  for (std::size_t r = 0; r < input.rows; ++r)
+    choose(layer, memory_.logits + r * logit_stride_, choices_.data() + r * used);
   if (trace_) {
     auto& chosen = trace_->chosen[layer.expert_layer];
     for (const Choice& choice : choices_) chosen.push_back(static_cast<std::uint16_t>(choice.expert));
@@ -76,7 +58,7 @@ void MixtureOfExperts::want(const Layer& layer, std::size_t rows) {
   for (const Choice& choice : choices_) ++uses_[choice.expert];
   likely_.assign(moe.experts, 0);
   if (products_.source().caches_experts()) {
-    const float* logits = logits_ + (rows - 1) * logit_stride_;
+    const float* logits = memory_.logits + (rows - 1) * logit_stride_;
     std::vector<float> sorted(logits, logits + moe.experts);
     const std::size_t bound = std::min<std::size_t>(2 * moe.used, moe.experts) - 1;
     std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(bound), sorted.end(),
@@ -92,12 +74,13 @@ void MixtureOfExperts::expect(const Layer& next, const float* x) {
   if (!products_.source().caches_experts() || !alike) return;
   early_input_.resize(config_.width);
   kernels().rms_norm(x, next.ffn_norm.data(), config_.norm_epsilon, config_.width, early_input_.data());
-  const Products::Job job{&next.router, logits_, logit_stride_, false, 0, {early_input_.data(), config_.width, {}, 1}};
+  const Products::Job job{
+      &next.router, memory_.logits, logit_stride_, false, 0, {early_input_.data(), config_.width, {}, 1}};
   products_.run(std::span(&job, 1));
   predicted_.resize(moe.experts);
   std::iota(predicted_.begin(), predicted_.end(), 0u);
   std::partial_sort(predicted_.begin(), predicted_.begin() + moe.used, predicted_.end(),
-                    [&](std::uint32_t a, std::uint32_t b) { return logits_[a] > logits_[b]; });
+                    [&](std::uint32_t a, std::uint32_t b) { return memory_.logits[a] > memory_.logits[b]; });
   predicted_.resize(moe.used);
   products_.source().expect_experts(next.experts.gate.weight, predicted_);
 }
@@ -116,12 +99,12 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
   std::vector<std::size_t> begin(config_.moe.experts + 1);
   for (std::size_t e = 0; e < config_.moe.experts; ++e) begin[e + 1] = begin[e] + uses_[e];
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    const std::size_t row = slots[i] / used;
+    const std::size_t row = slots[i] / used, first = begin[choices[slots[i]].expert];
     place[slots[i]] = static_cast<std::uint32_t>(i);
-    if (quantised)
-      std::memcpy(gathered_q8_ + i * stride, input.q8.data + row * stride, stride);
+    if (quantised)  // rows of int8 stand close together, from the expert's first slot on
+      std::memcpy(memory_.slots + first * slot_bytes_ + (i - first) * stride, input.q8.data + row * stride, stride);
     else
-      std::copy_n(input.f32 + row * input.stride, width, gathered_f32_ + i * width);
+      std::copy_n(input.f32 + row * input.stride, width, slot(i));
   }
   Bytes bytes = 0;
   for (auto ready = products_.source().next_experts(); !ready.empty(); ready = products_.source().next_experts()) {
@@ -130,10 +113,10 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
   }
   products_.pool().parallel_for(input.rows, 4, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
-      float* sum = results_ + place[r * used] * width;
+      float* sum = slot(place[r * used]);
       kernels().scale(sum, choices[r * used].weight, width);
       for (std::size_t c = 1; c < used; ++c)
-        kernels().axpy(sum, choices[r * used + c].weight, results_ + place[r * used + c] * width, width);
+        kernels().axpy(sum, choices[r * used + c].weight, slot(place[r * used + c]), width);
       kernels().add(out + r * width, sum, width);
     }
   });
@@ -143,25 +126,26 @@ Bytes MixtureOfExperts::run(const Layer& layer, const Input& input, Products::Ac
 /// Results of some experts for their rows, which lie from begin[expert] on.
 void MixtureOfExperts::multiply(const Layer& layer, std::span<const std::uint32_t> experts,
                                 std::span<const std::size_t> begin, std::size_t k, Products::Act act) {
-  const std::size_t width = config_.width, ffn = config_.moe.ffn;
-  const std::size_t in_stride = Q8Rows::stride_for(k), hidden_stride = Q8Rows::stride_for(ffn);
+  const std::size_t ffn = config_.moe.ffn;
+  const std::size_t slot_stride = slot_bytes_ / sizeof(float), hidden_stride = Q8Rows::stride_for(ffn);
   std::vector<Products::GatedJob> up;
   std::vector<Products::Job> down;
   std::vector<std::size_t> rows_done;
   for (const std::uint32_t expert : experts) {
     const std::size_t i = begin[expert], rows = begin[expert + 1] - i;
-    const Input in{gathered_f32_ + i * width, width, {gathered_q8_ + i * in_stride, rows, k}, rows};
-    const Q8Rows hidden{hidden_q8_ + i * hidden_stride, rows, ffn};
-    float* hidden_f32 = hidden_f32_ + i * ffn;
+    const Input in{slot(i), slot_stride, {memory_.slots + i * slot_bytes_, rows, k}, rows};
+    const Q8Rows hidden{memory_.hidden_q8 + i * hidden_stride, rows, ffn};
+    float* hidden_f32 = memory_.hidden + i * ffn;
     up.push_back({&layer.experts.gate, &layer.experts.up, expert, in, hidden_f32});
-    down.push_back({&layer.experts.down, results_ + i * width, width, false, expert, {hidden_f32, ffn, hidden, rows}});
+    down.push_back({&layer.experts.down, slot(i), slot_stride, false, expert, {hidden_f32, ffn, hidden, rows}});
     for (std::size_t r = i; r < i + rows; ++r) rows_done.push_back(r);
   }
   products_.run_gated(up, act);
   if (layer.experts.down.quantised()) {
-    const Q8Rows all{hidden_q8_, begin.back(), ffn};
+    const Q8Rows all{memory_.hidden_q8, begin.back(), ffn};
     products_.pool().parallel_for(rows_done.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
-      for (std::size_t s = from; s < to; ++s) kernels().quantize(hidden_f32_ + rows_done[s] * ffn, all, rows_done[s]);
+      for (std::size_t s = from; s < to; ++s)
+        kernels().quantize(memory_.hidden + rows_done[s] * ffn, all, rows_done[s]);
     });
   }
   products_.run(down);

@@ -99,13 +99,13 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
     widest = std::max({widest, std::size_t{l.ffn}, config_.mixer_size(l)});
   }
   widest = std::max({widest, std::size_t{config_.moe.ffn}, std::size_t{config_.moe.shared_ffn}});
-  options_.max_rows = fitting_rows(options_.load_weights ? ledger.report().limit : options_.plan_for);
+  a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
   pools_ = std::make_unique<KvPools>(ledger, std::move(shapes));
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
   attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context());
-  if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(ledger, *products_, config_, options_.max_rows);
-  if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(ledger, *products_, config_, options_.max_rows);
-  plan_activations(ledger);
+  a_->allocate(ledger);
+  if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
+  if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);
   if (!options_.load_weights) return;
   source_.set_expert_policy(options_.expert_policy);
   const auto [spare, most_spare] = spare_for_kv();
@@ -200,60 +200,16 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
   return plan;
 }
 
-/// Fewer rows at a time where activations would take much of the budget.
-std::size_t Transformer::fitting_rows(Bytes budget) const {
-  constexpr std::size_t kLeast = 64, kShare = 12;
-  std::size_t widest = 0;
-  for (const LayerConfig& l : config_.layers) widest = std::max(widest, std::size_t{l.ffn} + 2 * config_.mixer_size(l));
-  const std::size_t expert = config_.moe.used * (2 * std::size_t{config_.width} + config_.moe.ffn);
-  const Bytes each = (3 * std::size_t{config_.width} + widest + expert) * 5;  // f32, and int8 with its scales
-  std::size_t rows = options_.max_rows;
-  while (rows > kLeast && rows * each > budget / kShare) rows /= 2;
-  return rows;
-}
-
-void Transformer::plan_activations(Ledger& ledger) {
-  const std::size_t rows = options_.max_rows, width = config_.width;
-  bool beside = false;
-  for (std::size_t i = 0; i < config_.layer_count; ++i) {
-    const LayerConfig& c = config_.layers[i];
-    const Layer& l = weights_.layers[i];
-    const std::size_t q_dim = std::size_t{c.heads} * c.k_dim;
-    a_.qkv_stride = std::max(a_.qkv_stride, l.query.rows + std::size_t{c.kv_heads} * (c.k_dim + c.v_dim));
-    if (l.query.rows > q_dim) a_.gate_stride = std::max(a_.gate_stride, q_dim);
-    a_.mixed_dim = std::max(a_.mixed_dim, config_.mixer_size(c));
-    a_.hidden_dim =
-        std::max({a_.hidden_dim, std::size_t{c.ffn}, std::size_t{config_.per_layer_input}, l.shared.gate.rows});
-    beside = beside || !l.experts_norm.empty();
-  }
-  for (const RopeTable& table : config_.rope) a_.pairs = std::max(a_.pairs, table.inverse_frequency.size());
-  const std::size_t angles = rows * a_.pairs * config_.rope.size();
-  const std::pair<float**, std::size_t> floats[] = {
-      {&a_.x, rows * width},
-      {&a_.norm, rows * width},
-      {&a_.qkv, rows * a_.qkv_stride},
-      {&a_.gate, rows * a_.gate_stride},
-      {&a_.mixed, rows * a_.mixed_dim},
-      {&a_.hidden, rows * a_.hidden_dim},
-      {&a_.block, rows * width},
-      {&a_.experts, beside ? rows * width : 0},
-      {&a_.per_layer, rows * config_.per_layer_input * config_.layer_count},
-      {&a_.cos, angles},
-      {&a_.sin, angles}};
-  const std::pair<std::byte**, std::size_t> q8[] = {
-      {&a_.norm_q8, width}, {&a_.mixed_q8, a_.mixed_dim}, {&a_.hidden_q8, a_.hidden_dim}};
-  std::size_t total = 0;
-  for (const auto& [target, n] : floats) total += round_up(n * sizeof(float), 64);
-  for (const auto& [target, k] : q8) total += rows * Q8Rows::stride_for(round_up(k, 32));
-  memory_ = Buffer(ledger, Tag::activations, total);
-  std::byte* at = memory_.data();
-  for (const auto& [target, n] : floats) {
-    *target = reinterpret_cast<float*>(at);
-    at += round_up(n * sizeof(float), 64);
-  }
-  for (const auto& [target, k] : q8) {
-    *target = at;
-    at += rows * Q8Rows::stride_for(round_up(k, 32));
+/// A chunk of a prefill reads streamed weights once, so half the rows are twice the reads; what the rows take, those
+/// weights cannot have, and decoding reads so much more. A fourteenth is little for that, and more rows than 512 would
+/// hardly be faster.
+std::unique_ptr<Activations> Transformer::fitting_activations(Bytes budget) {
+  constexpr std::size_t kLeast = 64, kShare = 14;
+  for (;; options_.max_rows /= 2) {
+    const std::size_t rows = options_.max_rows;
+    auto result = std::make_unique<Activations>(config_, weights_, rows, options_.place_activations);
+    const Bytes all = result->bytes() + pool_.size() * Products::column_bytes(rows);
+    if (rows <= kLeast || all <= budget / kShare) return result;
   }
 }
 
@@ -285,7 +241,7 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
 void Transformer::embed(std::span<const Row> rows) {
   pool_.parallel_for(rows.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
-      float* x = a_.x + r * config_.width;
+      float* x = a_->x + r * config_.width;
       source_.row(weights_.embedding.weight, static_cast<std::size_t>(rows[r].token), x);
       if (config_.embedding_scale != 1.0f) kernels().scale(x, config_.embedding_scale, config_.width);
     }
@@ -295,13 +251,13 @@ void Transformer::embed(std::span<const Row> rows) {
 
 void Transformer::embed_per_layer(std::span<const Row> rows) {
   const std::size_t each = config_.per_layer_input, all = each * config_.layer_count;
-  const Input input = quantise(a_.x, rows.size(), config_.width, a_.norm_q8);
-  const Products::Job job{&weights_.per_layer_projection, a_.per_layer, all, false, 0, input};
+  const Input input = quantise(a_->x, rows.size(), config_.width, a_->mixer_input.q8);
+  const Products::Job job{&weights_.per_layer_projection, a_->per_layer, all, false, 0, input};
   products_->run(std::span(&job, 1));
   pool_.parallel_for(rows.size(), 1, [&](std::size_t from, std::size_t to, unsigned) {
     std::vector<float> embedding(all);
     for (std::size_t r = from; r < to; ++r) {
-      float* x = a_.per_layer + r * all;
+      float* x = a_->per_layer + r * all;
       kernels().scale(x, 1.0f / std::sqrt(static_cast<float>(config_.width)), all);
       for (std::size_t at = 0; at < all; at += each)
         kernels().rms_norm(x + at, weights_.per_layer_norm.data(), config_.norm_epsilon, each, x + at);
@@ -316,8 +272,8 @@ void Transformer::compute_angles(std::span<const RowRun> runs, std::size_t rows)
   for (std::size_t t = 0; t < config_.rope.size(); ++t)
     for (const RowRun& run : runs)
       for (std::size_t r = 0; r < run.count; ++r) {
-        const std::size_t at = (t * rows + run.row + r) * a_.pairs;
-        rope_angles(config_.rope[t], run.position + r, a_.cos + at, a_.sin + at);
+        const std::size_t at = (t * rows + run.row + r) * a_->pairs;
+        rope_angles(config_.rope[t], run.position + r, a_->cos + at, a_->sin + at);
       }
 }
 
@@ -328,9 +284,9 @@ std::size_t Transformer::keep_wanted(std::span<const Row> rows) {
   for (std::size_t r = 0; r < rows.size(); ++r) {
     if (!rows[r].wants_logits) continue;
     if (kept != r) {
-      std::copy_n(a_.x + r * width, width, a_.x + kept * width);
-      std::copy_n(a_.mixed + r * dim, dim, a_.mixed + kept * dim);
-      std::copy_n(a_.per_layer + r * per_layer, per_layer, a_.per_layer + kept * per_layer);
+      std::copy_n(a_->x + r * width, width, a_->x + kept * width);
+      std::copy_n(a_->mixed.f32 + r * dim, dim, a_->mixed.f32 + kept * dim);
+      std::copy_n(a_->per_layer + r * per_layer, per_layer, a_->per_layer + kept * per_layer);
     }
     ++kept;
   }
@@ -338,7 +294,7 @@ std::size_t Transformer::keep_wanted(std::span<const Row> rows) {
 }
 
 void Transformer::compute_logits(std::size_t rows, std::span<float> logits) {
-  const Input input = normalise(a_.x, rows, weights_.output_norm);
+  const Input input = normalise(a_->x, rows, weights_.output_norm, a_->output_input);
   const Products::Job job{&weights_.output, logits.data(), config_.vocab_size, false, 0, input};
   products_->run(std::span(&job, 1));
   if (config_.logit_softcap > 0) kernels().softcap(logits.data(), config_.logit_softcap, rows * config_.vocab_size);
@@ -362,7 +318,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     feed_forward(i, count);
     if (config_.per_layer_input) per_layer_block(i, count);
     if (const float scale = weights_.layers[i].output_scale; scale != 1.0f)
-      kernels().scale(a_.x, scale, count * config_.width);
+      kernels().scale(a_->x, scale, count * config_.width);
   }
   for (const RowRun& run : runs) stats_.kv_bytes += config_.kv_bytes(run.position + run.count);
   if (count > 0) {

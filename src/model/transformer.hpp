@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "model/activations.hpp"
 #include "model/attention.hpp"
 #include "model/delta_net.hpp"
 #include "model/layer.hpp"
@@ -49,19 +50,13 @@ public:
   void resize(Bytes budget) override;
 
 private:
-  /// Activations of one forward call.
-  struct Activations {
-    float *x, *norm, *qkv, *gate, *mixed, *hidden, *block, *experts, *per_layer, *cos, *sin;
-    std::byte *norm_q8, *mixed_q8, *hidden_q8;
-    std::size_t qkv_stride, gate_stride, mixed_dim, hidden_dim, pairs;
-  };
-  void plan_activations(Ledger& ledger);
   Bytes kv_room(std::size_t tokens) const;
   std::size_t expected_context() const;
   /// What is left free for KV when weights stream, and when all of them are to be in memory.
   std::pair<Bytes, Bytes> spare_for_kv() const;
   void use_pack();
-  std::size_t fitting_rows(Bytes budget) const;
+  /// Activations for the most rows whose memory is a sane share of the budget.
+  std::unique_ptr<Activations> fitting_activations(Bytes budget);
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);
   void embed_per_layer(std::span<const Row> rows);
@@ -71,19 +66,19 @@ private:
   void compute_logits(std::size_t rows, std::span<float> logits);
 
   /// Norm (null weight: none) and quantisation of rows of width `width`.
-  Input normalise(const float* x, std::size_t rows, const std::vector<float>& weight);
+  Input normalise(const float* x, std::size_t rows, const std::vector<float>& weight, const RowMemory& into);
   Input quantise(const float* x, std::size_t rows, std::size_t dim, std::byte* q8) const;
   void rotate_and_store(std::uint32_t index, std::span<const RowRun> runs);
-  /// Attention or delta net; the result lies in a_.mixed.
+  /// Attention or delta net; the result lies in a_->mixed.
   void mix(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
   void attend(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
   void mixer_output(std::uint32_t index, std::size_t rows);
   void feed_forward(std::uint32_t index, std::size_t rows);
   /// out (+)= down(act(gate, up)).
-  void dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add);
+  void dense_block(const FeedForward& block, const Input& input, const RowMemory& hidden, float* out, bool add);
   void shared_expert(const Layer& layer, const Input& input, std::size_t rows);
   void dense_beside_experts(const Layer& layer, std::size_t rows);
-  void add_block(const std::vector<float>& post_norm, std::size_t rows);
+  void add_block(float* block, const std::vector<float>& post_norm, std::size_t rows);
   void per_layer_block(std::uint32_t index, std::size_t rows);
 
   std::mutex busy_;  ///< forward() and resize()
@@ -98,13 +93,12 @@ private:
   ModelWeights weights_;
   std::unique_ptr<Products> products_;
   std::unique_ptr<Attention> attention_;
+  std::unique_ptr<Activations> a_;
   std::unique_ptr<MixtureOfExperts> moe_;
   std::unique_ptr<DeltaNet> delta_;
   Products::Act act_;
   ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;
-  Buffer memory_;
-  Activations a_{};
 };
 
 }  // namespace snug

@@ -20,12 +20,13 @@ Input Transformer::quantise(const float* x, std::size_t rows, std::size_t dim, s
   return input;
 }
 
-Input Transformer::normalise(const float* x, std::size_t rows, const std::vector<float>& weight) {
+Input Transformer::normalise(const float* x, std::size_t rows, const std::vector<float>& weight,
+                             const RowMemory& into) {
   const std::size_t width = config_.width;
-  Input input{a_.norm, width, {a_.norm_q8, rows, width}, rows};
+  Input input{into.f32, width, {into.q8, rows, width}, rows};
   pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
-      float* out = a_.norm + r * width;
+      float* out = into.f32 + r * width;
       kernels().rms_norm(x + r * width, weight.data(), config_.norm_epsilon, width, out);
       if (width % 32 == 0) kernels().quantize(out, input.q8, r);
     }
@@ -47,17 +48,17 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
       kernels().rms_norm(x + at, weight.data(), config_.norm_epsilon, n, x + at);
   };
   const auto rotate = [&](float* x, std::size_t heads, std::size_t row) {
-    const std::size_t at = (c.rope * rows + row) * a_.pairs;
+    const std::size_t at = (c.rope * rows + row) * a_->pairs;
     for (std::size_t h = 0; h < heads; ++h)
-      kernels().rope(x + h * c.k_dim, a_.cos + at, a_.sin + at, pairs, config_.pairing == RopePairing::split_half);
+      kernels().rope(x + h * c.k_dim, a_->cos + at, a_->sin + at, pairs, config_.pairing == RopePairing::split_half);
   };
   for (const RowRun& run : runs) {
     pool_.parallel_for(run.count, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
       for (std::size_t i = from; i < to; ++i) {
         const std::size_t row = run.row + i, position = run.position + i;
-        float* q = a_.qkv + row * a_.qkv_stride;
+        float* q = a_->qkv + row * a_->qkv_stride;
         for (std::size_t h = 0; gated && h < c.heads; ++h) {
-          std::copy_n(q + (2 * h + 1) * c.k_dim, c.k_dim, a_.gate + row * a_.gate_stride + h * c.k_dim);
+          std::copy_n(q + (2 * h + 1) * c.k_dim, c.k_dim, a_->gate + row * a_->gate_stride + h * c.k_dim);
           std::copy_n(q + 2 * h * c.k_dim, c.k_dim, q + h * c.k_dim);
         }
         norm(q, c.heads, layer.query_norm);
@@ -84,10 +85,10 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
 void Transformer::mix(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows) {
   const Layer& layer = weights_.layers[index];
   if (config_.layers[index].kind == LayerKind::attention) return attend(index, runs, rows);
-  const Input input = normalise(a_.x, rows, layer.attention_norm);
+  const Input input = normalise(a_->x, rows, layer.attention_norm, a_->mixer_input);
   std::vector<RecurrentRun> recurrent;
   for (const RowRun& run : runs) recurrent.push_back({run.recurrent, run.row, run.count});
-  delta_->run(layer.delta, index, recurrent, input, a_.mixed);
+  delta_->run(layer.delta, index, recurrent, input, a_->mixed.f32);
   stats_.weight_bytes +=
       layer.delta.mixed.bytes() + layer.delta.gate.bytes() + layer.delta.beta.bytes() + layer.delta.alpha.bytes();
 }
@@ -95,66 +96,67 @@ void Transformer::mix(std::uint32_t index, std::span<const RowRun> runs, std::si
 void Transformer::attend(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows) {
   const LayerConfig& c = config_.layers[index];
   const Layer& layer = weights_.layers[index];
-  const Input input = normalise(a_.x, rows, layer.attention_norm);
+  const Input input = normalise(a_->x, rows, layer.attention_norm, a_->mixer_input);
   const std::size_t kv_dim = std::size_t{c.kv_heads} * c.k_dim;
-  const Products::Job jobs[] = {{&layer.query, a_.qkv, a_.qkv_stride, false, 0, input},
-                                {&layer.key, a_.qkv + layer.query.rows, a_.qkv_stride, false, 0, input},
-                                {&layer.value, a_.qkv + layer.query.rows + kv_dim, a_.qkv_stride, false, 0, input}};
+  const Products::Job jobs[] = {{&layer.query, a_->qkv, a_->qkv_stride, false, 0, input},
+                                {&layer.key, a_->qkv + layer.query.rows, a_->qkv_stride, false, 0, input},
+                                {&layer.value, a_->qkv + layer.query.rows + kv_dim, a_->qkv_stride, false, 0, input}};
   products_->run(std::span(jobs, c.kv_from != -1 ? 1 : layer.value.rows == 0 ? 2 : 3));
   rotate_and_store(index, runs);
-  attention_->run(c, c.kv_from == -1 ? index : static_cast<std::size_t>(c.kv_from), runs, a_.qkv, a_.qkv_stride,
-                  config_.attention_softcap, layer.sinks, a_.mixed);
+  attention_->run(c, c.kv_from == -1 ? index : static_cast<std::size_t>(c.kv_from), runs, a_->qkv, a_->qkv_stride,
+                  config_.attention_softcap, layer.sinks, a_->mixed.f32);
   stats_.weight_bytes += layer.query.bytes() + layer.key.bytes() + layer.value.bytes();
-  if (a_.gate_stride == 0) return;
+  if (layer.query.rows == std::size_t{c.heads} * c.k_dim) return;  // no gate
   const std::size_t dim = config_.mixer_size(c);
   pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
-      kernels().sigmoid(a_.gate + r * a_.gate_stride, dim);
-      kernels().multiply(a_.mixed + r * dim, a_.gate + r * a_.gate_stride, dim);
+      kernels().sigmoid(a_->gate + r * a_->gate_stride, dim);
+      kernels().multiply(a_->mixed.f32 + r * dim, a_->gate + r * a_->gate_stride, dim);
     }
   });
 }
 
-void Transformer::add_block(const std::vector<float>& post_norm, std::size_t rows) {
+void Transformer::add_block(float* block, const std::vector<float>& post_norm, std::size_t rows) {
   const std::size_t width = config_.width;
   pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t r = from; r < to; ++r) {
-      float* block = a_.block + r * width;
-      kernels().rms_norm(block, post_norm.data(), config_.norm_epsilon, width, block);
-      kernels().add(a_.x + r * width, block, width);
+      float* row = block + r * width;
+      kernels().rms_norm(row, post_norm.data(), config_.norm_epsilon, width, row);
+      kernels().add(a_->x + r * width, row, width);
     }
   });
 }
 
 void Transformer::mixer_output(std::uint32_t index, std::size_t rows) {
   const Layer& layer = weights_.layers[index];
-  const Input input = quantise(a_.mixed, rows, config_.mixer_size(config_.layers[index]), a_.mixed_q8);
+  const Input input = quantise(a_->mixed.f32, rows, config_.mixer_size(config_.layers[index]), a_->mixed.q8);
   const bool post = !layer.attention_post_norm.empty();
-  const Products::Job job{&layer.output, post ? a_.block : a_.x, config_.width, !post, 0, input};
+  const Products::Job job{&layer.output, post ? a_->mixer_result : a_->x, config_.width, !post, 0, input};
   products_->run(std::span(&job, 1));
-  if (post) add_block(layer.attention_post_norm, rows);
+  if (post) add_block(a_->mixer_result, layer.attention_post_norm, rows);
   stats_.weight_bytes += layer.output.bytes();
 }
 
-void Transformer::dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add) {
-  const Products::GatedJob gated{&block.gate, &block.up, 0, input, a_.hidden};
+void Transformer::dense_block(const FeedForward& block, const Input& input, const RowMemory& hidden, float* out,
+                              bool add) {
+  const Products::GatedJob gated{&block.gate, &block.up, 0, input, hidden.f32};
   products_->run_gated(std::span(&gated, 1), act_);
-  const Input hidden = quantise(a_.hidden, rows, block.gate.rows, a_.hidden_q8);
-  const Products::Job down{&block.down, out, config_.width, add, 0, hidden};
+  const Products::Job down{&block.down, out, config_.width,
+                           add,         0,   quantise(hidden.f32, input.rows, block.gate.rows, hidden.q8)};
   products_->run(std::span(&down, 1));
   stats_.weight_bytes += block.gate.bytes() + block.up.bytes() + block.down.bytes();
 }
 
 void Transformer::shared_expert(const Layer& layer, const Input& input, std::size_t rows) {
   const std::size_t width = config_.width;
-  dense_block(layer.shared, input, rows, a_.block, false);
+  dense_block(layer.shared, input, a_->shared_hidden, a_->shared_result, false);
   for (std::size_t r = 0; r < rows; ++r) {
     float weight = 1.0f;
     if (!layer.shared_gate.empty()) {
       weight = kernels().dot(layer.shared_gate.data(), input.f32 + r * input.stride, width);
       kernels().sigmoid(&weight, 1);
     }
-    kernels().axpy(a_.x + r * width, weight, a_.block + r * width, width);
+    kernels().axpy(a_->x + r * width, weight, a_->shared_result + r * width, width);
   }
 }
 
@@ -164,14 +166,15 @@ void Transformer::dense_beside_experts(const Layer& layer, std::size_t rows) {
     for (std::size_t r = 0; r < rows; ++r)
       kernels().rms_norm(x + r * width, weight.data(), config_.norm_epsilon, width, x + r * width);
   };
-  dense_block(layer.dense, normalise(a_.x, rows, layer.ffn_norm), rows, a_.block, false);
-  norm_all(a_.block, layer.dense_post_norm);
-  moe_->route(layer, normalise(a_.x, rows, layer.router_norm));
-  std::fill_n(a_.experts, rows * width, 0.0f);
-  stats_.weight_bytes += moe_->run(layer, normalise(a_.x, rows, layer.experts_norm), act_, a_.experts);
-  norm_all(a_.experts, layer.experts_post_norm);
-  kernels().add(a_.block, a_.experts, rows * width);
-  add_block(layer.ffn_post_norm, rows);
+  dense_block(layer.dense, normalise(a_->x, rows, layer.ffn_norm, a_->ffn_input), a_->hidden, a_->ffn_result, false);
+  norm_all(a_->ffn_result, layer.dense_post_norm);
+  moe_->route(layer, normalise(a_->x, rows, layer.router_norm, a_->ffn_input));
+  std::fill_n(a_->experts_result, rows * width, 0.0f);
+  const Input input = normalise(a_->x, rows, layer.experts_norm, a_->ffn_input);
+  stats_.weight_bytes += moe_->run(layer, input, act_, a_->experts_result);
+  norm_all(a_->experts_result, layer.experts_post_norm);
+  kernels().add(a_->ffn_result, a_->experts_result, rows * width);
+  add_block(a_->ffn_result, layer.ffn_post_norm, rows);
 }
 
 void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
@@ -179,33 +182,39 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
   if (config_.layers[index].moe) {
     stats_.weight_bytes += layer.router.bytes();
     if (!layer.experts_norm.empty()) return dense_beside_experts(layer, rows);
-    const Input input = normalise(a_.x, rows, layer.ffn_norm);
+    const Input input = normalise(a_->x, rows, layer.ffn_norm, a_->ffn_input);
     moe_->route(layer, input);
     if (rows == 1 && index + 1 < config_.layer_count && config_.layers[index + 1].moe)
-      moe_->expect(weights_.layers[index + 1], a_.x);
-    stats_.weight_bytes += moe_->run(layer, input, act_, a_.x);
+      moe_->expect(weights_.layers[index + 1], a_->x);
+    stats_.weight_bytes += moe_->run(layer, input, act_, a_->x);
     if (layer.shared.down.rows) shared_expert(layer, input, rows);
     return;
   }
   const bool post = !layer.ffn_post_norm.empty();
-  dense_block(layer.dense, normalise(a_.x, rows, layer.ffn_norm), rows, post ? a_.block : a_.x, !post);
-  if (post) add_block(layer.ffn_post_norm, rows);
+  dense_block(layer.dense, normalise(a_->x, rows, layer.ffn_norm, a_->ffn_input), a_->hidden,
+              post ? a_->ffn_result : a_->x, !post);
+  if (post) add_block(a_->ffn_result, layer.ffn_post_norm, rows);
 }
 
 void Transformer::per_layer_block(std::uint32_t index, std::size_t rows) {
   const Layer& layer = weights_.layers[index];
   const std::size_t each = config_.per_layer_input, all = each * config_.layer_count;
+  const RowMemory& hidden = a_->per_layer_hidden;
   const Products::Job gate{
-      &layer.per_layer_gate, a_.hidden, each, false, 0, quantise(a_.x, rows, config_.width, a_.norm_q8)};
+      &layer.per_layer_gate, hidden.f32, each, false, 0, quantise(a_->x, rows, config_.width, a_->per_layer_x)};
   products_->run(std::span(&gate, 1));
   for (std::size_t r = 0; r < rows; ++r) {
-    float* x = a_.hidden + r * each;
-    kernels().gelu_mul(x, a_.per_layer + r * all + index * each, each, x);
+    float* x = hidden.f32 + r * each;
+    kernels().gelu_mul(x, a_->per_layer + r * all + index * each, each, x);
   }
-  const Products::Job out{
-      &layer.per_layer_output, a_.block, config_.width, false, 0, quantise(a_.hidden, rows, each, a_.hidden_q8)};
+  const Products::Job out{&layer.per_layer_output,
+                          a_->per_layer_result,
+                          config_.width,
+                          false,
+                          0,
+                          quantise(hidden.f32, rows, each, hidden.q8)};
   products_->run(std::span(&out, 1));
-  add_block(layer.per_layer_norm, rows);
+  add_block(a_->per_layer_result, layer.per_layer_norm, rows);
   stats_.weight_bytes += layer.per_layer_gate.bytes() + layer.per_layer_output.bytes();
 }
 
