@@ -112,11 +112,12 @@ bool PressureWatch::refused(const Group& group) {
 PressureReading PressureWatch::look(Time now) {
   const MemoryInfo info = memory_info(root_);
   const Bytes kept = kept_bytes(info), left = info.limit > kept ? info.limit - kept : 0;
-  PressureReading reading{false, std::min(left, info.available), info.limit};
+  PressureReading reading{.room = std::min(left, info.available), .limit = info.limit};
   // Stalls of a machine that has memory left are those of some group that ran into its own limit.
   const bool stalls = stalled(now) && (own_stalls_ || info.available < info.physical / 8);
   // A group full of page cache is refused memory all the time, which costs nobody anything.
   const Bytes near = std::min(kNearLimit, info.limit / kNearShare);
+  if (info.group.exists()) reading.most = info.limit - near;
   const bool limit_met = refused(info.group) && left < near;
   reading.pressure = stalls || limit_met || (info.group.exists() && left < near / 2);
   return reading;

@@ -15,8 +15,9 @@ namespace snug {
 
 struct PressureReading {
   bool pressure = false;
-  Bytes room = 0;   ///< what could be taken without reclaiming anybody's memory but page cache
-  Bytes limit = 0;  ///< MemoryInfo::limit
+  Bytes room = 0;          ///< what could be taken without reclaiming anybody's memory but page cache
+  Bytes limit = 0;         ///< MemoryInfo::limit
+  Bytes most = ~Bytes{0};  ///< with a larger budget the process might be killed by its group's limit
 };
 
 /// The number after the first word `key`, as in "key 12" or "key=1.5"; nothing when there is none or it is negative.

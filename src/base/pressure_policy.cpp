@@ -14,7 +14,8 @@ constexpr Bytes kStep = 8;
 Bytes PressurePolicy::next(Time now, const PressureReading& reading, const Budget& budget) {
   const auto passed = [now](const std::optional<Time>& since, auto time) { return !since || now - *since >= time; };
   if (reading.pressure) last_pressure_ = now;
-  Bytes wanted = std::min(budget.now, budget.ceiling);
+  const Bytes ceiling = std::min(budget.ceiling, reading.most);
+  Bytes wanted = std::min(budget.now, ceiling);
   if (reading.pressure) {
     const Bytes used = std::min(wanted, budget.used);
     wanted = used - used / kStep;
@@ -22,9 +23,9 @@ Bytes PressurePolicy::next(Time now, const PressureReading& reading, const Budge
   wanted = std::min(budget.now, std::max(wanted, budget.smallest));
   if (wanted < budget.now) {
     if (!passed(last_change_, kBetweenCuts)) return budget.now;
-  } else if (budget.now < budget.ceiling) {
+  } else if (budget.now < ceiling) {
     // What is raised is soon used, and with what else is used it must not run into a limit.
-    wanted = std::min(budget.ceiling, budget.now + std::max<Bytes>(budget.now / kStep, kMiB));
+    wanted = std::min(ceiling, budget.now + std::max<Bytes>(budget.now / kStep, kMiB));
     const Bytes more = wanted > budget.used ? wanted - budget.used : 0;
     if (more > reading.room - reading.room / kStep || !passed(last_pressure_, kCalm) ||
         !passed(last_change_, kBetweenRaises))

@@ -87,6 +87,7 @@ TEST_F(PressureWatchTest, StallsOfTheMachineCountWhenItHasLittleLeft) {
   EXPECT_TRUE(reading.pressure);
   EXPECT_EQ(reading.room, 80'000 * kKiB);
   EXPECT_EQ(reading.limit, 1'000'000 * kKiB);
+  EXPECT_EQ(reading.most, ~Bytes{0});
 }
 
 TEST_F(PressureWatchTest, AGroupOfVersion1NearItsLimit) {
@@ -114,6 +115,7 @@ TEST_F(PressureWatchTest, AGroupOfVersion1NearItsLimit) {
   const PressureReading reading = watch.look(kStart + seconds(6));
   EXPECT_FALSE(reading.pressure);
   EXPECT_EQ(reading.limit, 600 * kMiB);
+  EXPECT_EQ(reading.most, 584 * kMiB);
 }
 
 TEST_F(PressureWatchTest, EventsOfVersion2) {
@@ -132,7 +134,7 @@ TEST_F(PressureWatchTest, EventsOfVersion2) {
   EXPECT_TRUE(watch.look(kStart + seconds(2)).pressure);
 }
 
-constexpr PressureReading kShort{.pressure = true, .room = 0, .limit = 0}, kPlenty{false, 64 * kGiB, 0};
+constexpr PressureReading kShort{.pressure = true}, kPlenty{.room = 64 * kGiB};
 
 TEST(PressurePolicyTest, ShrinksOnceInASecondDownToTheSmallest) {
   PressurePolicy policy;
@@ -171,13 +173,15 @@ TEST(PressurePolicyTest, GrowsToTheCeilingAfterALongCalm) {
 TEST(PressurePolicyTest, GrowsOnlyIntoRoom) {
   PressurePolicy policy;
   const PressurePolicy::Budget b{400 * kMiB, 400 * kMiB, 800 * kMiB, 0};
-  EXPECT_EQ(policy.next(kStart, {false, 50 * kMiB, 0}, b), 400 * kMiB);
-  EXPECT_EQ(policy.next(kStart, {false, 60 * kMiB, 0}, b), 450 * kMiB);
+  EXPECT_EQ(policy.next(kStart, {.room = 50 * kMiB}, b), 400 * kMiB);
+  EXPECT_EQ(policy.next(kStart, {.room = 60 * kMiB}, b), 450 * kMiB);
 }
 
 TEST(PressurePolicyTest, FollowsALowerCeilingAtOnce) {
   PressurePolicy policy;
   EXPECT_EQ(policy.next(kStart, kPlenty, {800 * kMiB, 700 * kMiB, 300 * kMiB, 0}), 300 * kMiB);
+  PressurePolicy beyond_limit;
+  EXPECT_EQ(beyond_limit.next(kStart, {.most = 500 * kMiB}, {800 * kMiB, 700 * kMiB, 800 * kMiB, 0}), 500 * kMiB);
   PressurePolicy second;
   EXPECT_EQ(second.next(kStart, kPlenty, {800 * kMiB, 700 * kMiB, 300 * kMiB, 400 * kMiB}), 400 * kMiB);
 }

@@ -45,7 +45,7 @@ class Pressure(CliTest):
         self.assertEqual(self.run_model(SNUG_NO_PRESSURE="1")["pressure"]["shrunk"], 0)
 
     def test_garbage_is_no_pressure(self):
-        for text in ("", "some", "some avg10=\n", "full avg10=99.00\n", "\0" * 100):
+        for text in ("", "some avg10=\n", "full avg10=99.00\n"):
             self.stall(text)
             self.assertEqual(self.run_model()["pressure"]["shrunk"], 0)
 
