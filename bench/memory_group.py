@@ -33,8 +33,8 @@ class Group:
             stat = dict(line.split() for line in f)
         return sum(int(stat[name]) for name in wanted)
 
-    def run(self, command):
-        """(exit code, stdout, largest process_bytes())"""
+    def run(self, command, started=lambda child: None):
+        """(exit code, stdout, largest process_bytes()); `started` is called with the Popen."""
         subprocess.run(["sync"])
         with open("/proc/sys/vm/drop_caches", "w") as f:
             f.write("1")
@@ -52,6 +52,7 @@ class Group:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
+        started(child)
         out, _ = child.communicate()
         running[0] = False
         watcher.join()
