@@ -7,6 +7,8 @@ namespace snug {
 namespace {
 
 constexpr std::size_t kAlign = 64;
+/// Less than this of a tensor is not left to be read for each pass: the disk would be slow at it.
+constexpr std::size_t kLeastStreamed = 128 << 10;
 
 }  // namespace
 
@@ -15,7 +17,10 @@ void PinnedBands::set_tensors(std::vector<const StoredTensor*> tensors) {
 }
 
 std::size_t PinnedBands::pinned_groups(const StoredTensor& tensor, std::size_t bands) const {
-  return bands == kBands ? tensor.all_groups() : tensor.all_groups() * bands / kBands / step_ * step_;
+  const std::size_t all = tensor.all_groups();
+  if (bands == 0 || bands == kBands) return bands == 0 ? 0 : all;
+  const std::size_t groups = all * bands / kBands / step_ * step_;
+  return (all - groups) * tensor.file_group_bytes() < kLeastStreamed ? all : groups;
 }
 
 Bytes PinnedBands::band_bytes(std::size_t band) const {
