@@ -16,7 +16,7 @@ constexpr std::size_t kAlign = 64;
 constexpr Bytes kPage = 4096;
 constexpr Bytes kAheadBytes = 16 << 20;          // of memory for reading ahead,
 constexpr std::size_t kMostAhead = 256;          // and of ranges
-constexpr std::size_t kExtentBytes = 192 << 10;  // of a read, up to twice as many: fewer cost the disk's full speed
+constexpr std::size_t kExtentBytes = 256 << 10;  // of a read, at most: few enough for a ring, enough for the disk
 constexpr std::size_t kLoadBytes = 1 << 20;      // per task: large enough for the disk, small enough for the cache
 
 std::uint32_t narrow(std::uint64_t value, const std::string& name) {
@@ -105,7 +105,7 @@ FileSource::Buffers FileSource::plan_buffers(Bytes free) const {
   Buffers buffers;
   for (const Entry& e : entries_) {
     if (!e.banded()) continue;
-    const std::size_t extent = std::min<std::size_t>(2 * e.extent_groups, e.stored.weight.groups());
+    const std::size_t extent = std::min<std::size_t>(e.extent_groups, e.stored.weight.groups());
     if (!e.stored.tiled) buffers.packed = std::max(buffers.packed, round_up(step_ * e.stored.group_bytes(), kAlign));
     buffers.raw = std::max(buffers.raw, round_up(extent * e.stored.file_group_bytes(), kAlign));
   }
@@ -293,7 +293,7 @@ FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size
   const std::size_t pinned = bands_.pinned_groups(entry.stored, bands_.count());
   const std::size_t base = pinned <= begin ? std::max(expert, pinned) : begin;
   // Even parts, none of them small.
-  const std::size_t parts = std::max<std::size_t>(1, (last - base) / entry.extent_groups);
+  const std::size_t parts = (last - base + entry.extent_groups - 1) / entry.extent_groups;
   const std::size_t each = round_up((last - base + parts - 1) / parts, step_);
   const std::size_t from = base + (begin - base) / each * each, to = std::min(last, from + each);
   return end > to ? entry.stored.range_of(begin, end) : entry.stored.range_of(from, to);

@@ -9,7 +9,9 @@ namespace snug {
 
 namespace {
 
-constexpr unsigned kDepth = 16;
+constexpr unsigned kDepth = 32;
+/// What comes within so many extents is on its way.
+constexpr std::size_t kSoon = 64;
 
 }  // namespace
 
@@ -71,13 +73,20 @@ bool ReadAhead::start_next(AsyncReader& reader) {
   const auto next = successor_.find(ahead_);
   if (next == successor_.end()) return false;
   const Range& extent = next->second;
+  if (early_.erase(key(extent)) > 0) {
+    ahead_ = key(extent);
+    return true;
+  }
   if (present_.contains(key(extent))) {  // read out of order before
     if (key(extent) == last_) return false;
     ahead_ = key(extent);
     return true;
   }
-  const auto slot = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.state == State::free; });
-  if (slot == slots_.end()) return false;
+  // Some slots are left to those who ask for what is not there.
+  const auto is_free = [](const Slot& s) { return s.state == State::free; };
+  const auto free = static_cast<std::size_t>(std::count_if(slots_.begin(), slots_.end(), is_free));
+  if (free <= slots_.size() / 8) return false;
+  const auto slot = std::find_if(slots_.begin(), slots_.end(), is_free);
   ahead_ = key(extent);
   const auto index = static_cast<std::size_t>(slot - slots_.begin());
   claim(index, extent, true);
@@ -106,6 +115,17 @@ void ReadAhead::drop(std::size_t index) {
   slots_[index].state = State::free;
 }
 
+bool ReadAhead::is_soon(const Range& extent) const {
+  Key at = ahead_;
+  for (std::size_t i = 0; i < kSoon; ++i) {
+    const auto next = successor_.find(at);
+    if (next == successor_.end()) return false;
+    at = key(next->second);
+    if (at == key(extent)) return true;
+  }
+  return false;
+}
+
 std::size_t ReadAhead::take_free(std::unique_lock<std::mutex>& lock) {
   for (;;) {
     // What nobody uses goes: first what was read and never asked for, then what was left half-way.
@@ -122,10 +142,15 @@ std::size_t ReadAhead::take_free(std::unique_lock<std::mutex>& lock) {
 }
 
 std::size_t ReadAhead::read_now(const Range& extent, std::unique_lock<std::mutex>& lock) {
-  // What was read ahead was not what is wanted: begin again from here.
-  for (std::size_t i = 0; i < slots_.size(); ++i)
-    if (slots_[i].state == State::ready && slots_[i].users == 0 && slots_[i].asked == 0) drop(i);
-  ahead_ = key(extent);
+  if (is_soon(extent)) {
+    early_.insert(key(extent));
+  } else {
+    // What was read ahead was not what is wanted: begin again from here.
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].state == State::ready && slots_[i].users == 0 && slots_[i].asked == 0) drop(i);
+    ahead_ = key(extent);
+    early_.clear();
+  }
   const std::size_t index = take_free(lock);
   if (const auto found = present_.find(key(extent)); found != present_.end()) return found->second;  // meanwhile
   claim(index, extent, false);
@@ -163,7 +188,12 @@ ReadAhead::Lease ReadAhead::get(const Range& extent, Bytes offset, std::size_t s
   std::unique_lock lock(mutex_);
   const auto found = present_.find(key(extent));
   if ((found == present_.end() || slots_[found->second].asked == 0) && last_ != key(extent)) {
-    successor_[last_] = extent;
+    // Workers overtake each other now and then: the order changes only when something else is asked for.
+    const bool known = found != present_.end() || is_soon(extent);
+    if (known)
+      successor_.try_emplace(last_, extent);
+    else
+      successor_[last_] = extent;
     last_ = key(extent);
   }
   const std::size_t index = found != present_.end() ? found->second : read_now(extent, lock);

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -56,6 +57,7 @@ private:
   void claim(std::size_t index, const Range& extent, bool ahead);
   void forget(std::size_t index);
   void drop(std::size_t index);
+  bool is_soon(const Range& extent) const;
   std::size_t take_free(std::unique_lock<std::mutex>& lock);
   std::size_t read_now(const Range& extent, std::unique_lock<std::mutex>& lock);
   void release(std::size_t index);
@@ -66,6 +68,7 @@ private:
   std::vector<Slot> slots_;
   std::map<Key, std::size_t> present_;  ///< slots that are reading or ready, and not all asked for
   std::map<Key, Range> successor_;
+  std::set<Key> early_;  ///< asked for before the thread came to them
   Key last_{}, ahead_{};  ///< begun last: by who asks, by the thread
   bool stop_ = false;
   std::thread thread_;
