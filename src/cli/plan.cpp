@@ -61,8 +61,8 @@ void print_plan(const MemoryPlan& plan, const Prediction& prediction, const Mach
   fmt::print("expected: prompt {:.0f} tokens/s, answer {:.1f} tokens/s ({})\n", prediction.prefill_tok_s,
              prediction.decode_tok_s,
              prediction.disk_seconds > prediction.memory_seconds ? "as fast as the disk" : "as fast as memory");
-  fmt::print("machine: memory {:.1f} GB/s, int8 {:.2f} Tops, disk", machine.memory_bytes_s / 1e9,
-             machine.int8_ops_s / 1e12);
+  fmt::print("machine: memory {:.1f} GB/s, decoding {:.1f} GB/s, int8 {:.2f} Tops, disk", machine.memory_bytes_s / 1e9,
+             machine.decode_bytes_s / 1e9, machine.int8_ops_s / 1e12);
   for (const auto& [block, rate] : machine.disk_bytes_s)
     fmt::print(" {:.2f} GB/s at {}", rate / 1e9, format_bytes(block));
   fmt::print("\n");
@@ -72,8 +72,10 @@ void print_json(const MemoryPlan& plan, const Prediction& prediction, const Mach
   nlohmann::ordered_json json = plan_json(plan, prediction);
   nlohmann::ordered_json disk;
   for (const auto& [block, rate] : machine.disk_bytes_s) disk[std::to_string(block)] = rate;
-  json["machine"] = {
-      {"memory_bytes_s", machine.memory_bytes_s}, {"int8_ops_s", machine.int8_ops_s}, {"disk_bytes_s", disk}};
+  json["machine"] = {{"memory_bytes_s", machine.memory_bytes_s},
+                     {"decode_bytes_s", machine.decode_bytes_s},
+                     {"int8_ops_s", machine.int8_ops_s},
+                     {"disk_bytes_s", disk}};
   fmt::print("{}\n", json.dump());
 }
 

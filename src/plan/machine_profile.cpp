@@ -45,19 +45,24 @@ nlohmann::json read_cache(const std::string& file) {
 bool load(const nlohmann::json& json, MachineProfile& profile) {
   try {
     profile.memory_bytes_s = json.at("memory_bytes_s").get<double>();
+    profile.decode_bytes_s = json.at("decode_bytes_s").get<double>();
     profile.int8_ops_s = json.at("int8_ops_s").get<double>();
     for (const auto& [block, rate] : json.at("disk_bytes_s").items())
       profile.disk_bytes_s[std::stoul(block)] = rate.get<double>();
   } catch (const std::exception&) {
     return false;
   }
-  return profile.memory_bytes_s > 0 && profile.int8_ops_s > 0 && profile.disk_bytes_s.contains(kStreamBlock);
+  return profile.memory_bytes_s > 0 && profile.decode_bytes_s > 0 && profile.int8_ops_s > 0 &&
+         profile.disk_bytes_s.contains(kStreamBlock);
 }
 
 void store(const std::string& file, nlohmann::json all, const std::string& key, const MachineProfile& profile) {
   nlohmann::json disk;
   for (const auto& [block, rate] : profile.disk_bytes_s) disk[std::to_string(block)] = rate;
-  all[key] = {{"memory_bytes_s", profile.memory_bytes_s}, {"int8_ops_s", profile.int8_ops_s}, {"disk_bytes_s", disk}};
+  all[key] = {{"memory_bytes_s", profile.memory_bytes_s},
+              {"decode_bytes_s", profile.decode_bytes_s},
+              {"int8_ops_s", profile.int8_ops_s},
+              {"disk_bytes_s", disk}};
   try {
     fs::create_directories(fs::path(file).parent_path());
     const std::string text = all.dump(2);
@@ -73,6 +78,7 @@ MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes me
   MachineProfile profile;
   Ledger ledger(Ledger::kUnlimited);
   profile.memory_bytes_s = measure_read_bandwidth(pool, ledger, memory, 5);
+  profile.decode_bytes_s = measure_decode_bandwidth(pool, ledger, memory, 15);
   profile.int8_ops_s = measure_int8_peak(pool);
   for (const std::size_t block : kBlocks) profile.disk_bytes_s[block] = measure_disk_read(path, block);
   return profile;

@@ -14,6 +14,7 @@ inline constexpr std::size_t kStreamBlock = 256 * kKiB;
 
 struct MachineProfile {
   double memory_bytes_s = 0;                   ///< all threads reading
+  double decode_bytes_s = 0;                   ///< all threads multiplying one row with weights
   double int8_ops_s = 0;                       ///< multiply and add count as two
   std::map<std::size_t, double> disk_bytes_s;  ///< of the disk under a file, by block size
 };

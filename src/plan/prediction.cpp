@@ -7,7 +7,7 @@ namespace snug {
 namespace {
 
 // Shares of the limits that are reached (docs/RESULTS.md), and what does not depend on the model's size.
-constexpr double kMemoryShare = 0.92, kInt8Share = 0.45, kDiskShare = 0.76;
+constexpr double kDecodeShare = 1.0, kInt8Share = 0.45, kDiskShare = 0.76;
 constexpr double kPackBytes = 12e9;      // per second: read weights are brought into the kernels' layout
 constexpr double kDirectBytes = 30e9;    // the same from a pack: only the kernel's work for a direct read
 constexpr double kLayerSeconds = 25e-6;  // handing work to the threads, norms, activations
@@ -30,7 +30,7 @@ Prediction predict(const MemoryPlan& plan, const MachineProfile& machine) {
   const double packing = as_double(plan.streamed_bytes) / pack_rate;
   p.disk_seconds = as_double(plan.streamed_bytes) / disk;
   p.memory_seconds =
-      (as_double(plan.step_bytes) + as_double(plan.kv_bytes) / 2) / (kMemoryShare * machine.memory_bytes_s) +
+      (as_double(plan.step_bytes) + as_double(plan.kv_bytes) / 2) / (kDecodeShare * machine.decode_bytes_s) +
       as_double(plan.layers) * kLayerSeconds + packing;
   p.decode_tok_s = 1.0 / overlapped(p.disk_seconds, p.memory_seconds);
 

@@ -1,8 +1,8 @@
 #pragma once
 /// The same share of every tensor in memory: the groups of each are cut into kBands bands, and the first bands of all
 /// of them are pinned ("balanced locking", FlexInfer, arXiv 2503.03777: a pass then reads the same share of every
-/// layer, and reading overlaps with computing all the way). Bands are given back last first. What would be left of a tensor
-/// as a piece too small for the disk is pinned with it.
+/// layer, and reading overlaps with computing all the way). Bands are given back last first. What would be left of a
+/// tensor as a piece too small for the disk is pinned with it.
 
 #include <vector>
 

@@ -68,7 +68,7 @@ private:
   std::vector<Slot> slots_;
   std::map<Key, std::size_t> present_;  ///< slots that are reading or ready, and not all asked for
   std::map<Key, Range> successor_;
-  std::set<Key> early_;  ///< asked for before the thread came to them
+  std::set<Key> early_;   ///< asked for before the thread came to them
   Key last_{}, ahead_{};  ///< begun last: by who asks, by the thread
   bool stop_ = false;
   std::thread thread_;
