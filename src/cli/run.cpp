@@ -109,6 +109,15 @@ nlohmann::ordered_json experts_json(const Model& model) {
           {"bytes_read", e.bytes_read}};
 }
 
+nlohmann::ordered_json sparse_json(const Model& model) {
+  const SparseFfnStats s = model.sparse_ffn_stats();
+  return {{"tokens", s.tokens},
+          {"chosen", s.neurons.chosen},
+          {"hits", s.neurons.hits},
+          {"reads", s.neurons.reads},
+          {"bytes_read", s.neurons.bytes_read}};
+}
+
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
   const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
@@ -122,6 +131,7 @@ void print_json(const Run& run, const GenerateResult& result) {
                                        {"peak_rss_bytes", peak_resident_bytes()},
                                        {"ledger", ledger_json(*run.engine.ledger)},
                                        {"experts", experts_json(*run.engine.model)},
+                                       {"sparse_ffn", sparse_json(*run.engine.model)},
                                        {"plan", prediction_json(run)}};
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
@@ -193,6 +203,9 @@ void print_stats(const Run& run) {
   if (const ExpertStats e = run.engine.model->expert_stats(); e.hits + e.misses > 0)
     fmt::print(stderr, "experts   {:.0f}% found in memory, {} read ({} of {} guesses were right)\n",
                100 * e.hit_ratio(), format_bytes(e.bytes_read), e.preloads_used, e.preloads);
+  if (const SparseFfnStats f = run.engine.model->sparse_ffn_stats(); f.tokens > 0)
+    fmt::print(stderr, "neurons   {:.0f}% found in memory, {} read per token in {} reads\n",
+               100 * f.neurons.hit_ratio(), format_bytes(f.neurons.bytes_read / f.tokens), f.neurons.reads / f.tokens);
   fmt::print(stderr, "memory    ");
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (report.by_tag[i]) fmt::print(stderr, "{} {}, ", tag_name(static_cast<Tag>(i)), format_bytes(report.by_tag[i]));
@@ -205,6 +218,7 @@ void add_run(CLI::App& app) {
   RunOptions& o = *options;
   CLI::App* command = app.add_subcommand("run", "generate text, or chat when there is no prompt");
   add_engine_options(*command, o.engine);
+  add_sparse_option(*command, o.engine);
   command->add_option("PROMPT", o.prompt, "the question; standard input and -f FILE are appended");
   command->add_option("-p,--prompt", o.prompt_flag, "the same as PROMPT");
   command->add_option("-f,--file", o.file, "read the prompt from a file");
@@ -254,10 +268,13 @@ void add_run(CLI::App& app) {
   command->footer(
       "Examples:\n  snug run smollm2-135m \"Why is the sky blue?\"\n  snug run qwen2.5-coder-0.5b -f code.py \"What "
       "does this do?\"\n"
-      "  git diff | snug run qwen2.5-coder-0.5b \"Write a commit message\" --temp 0\n  snug run smollm2-135m        "
+      "  git diff | snug run qwen2.5-coder-0.5b \"Write a commit message\" --temp 0\n"
+      "  snug run qwen2.5-coder-0.5b --sparse-ffn=0.5 \"Hello\"  (after snug sparsify)\n  snug run smollm2-135m        "
       "(chat)");
   command->callback([options, command] {
     RunOptions& o = *options;
+    if (o.engine.sparse_share > 0 && o.generate.speculate > 0)
+      fail<UsageError>("--speculate checks drafts with all neurons: it does not go with --sparse-ffn");
     if (command->count("--seed") == 0) o.sampler.seed = std::random_device{}();
     o.generate.max_tokens = o.max_tokens < 0 ? SIZE_MAX : static_cast<std::size_t>(o.max_tokens);
     const std::string prompt = gather_prompt(o);

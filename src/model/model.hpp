@@ -2,6 +2,7 @@
 /// A model ready to run: configuration, tokenizer, weights and the forward pass.
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -13,6 +14,7 @@
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
+#include "model/sparse_ffn.hpp"
 #include "text/tokenizer.hpp"
 #include "weights/file_source.hpp"
 
@@ -35,6 +37,7 @@ struct ModelOptions {
   /// Charges the ledger with what the process holds already: for a program that runs one model.
   bool charge_process = false;
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
+  SparseFfnOptions sparse_ffn{};                    ///< calls with one row use MODEL.ffn and a share of the neurons
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
 };
@@ -59,6 +62,9 @@ struct ForwardStats {
   Bytes weight_bytes = 0, kv_bytes = 0;
 };
 
+/// Sees a dense layer's block: x[rows][width] that goes in, hidden[rows][neurons] after the activation.
+using FfnObserver = std::function<void(std::size_t layer, std::size_t rows, const float* x, const float* hidden)>;
+
 /// Not thread-safe but for resize(): one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
 public:
@@ -76,6 +82,9 @@ public:
   /// From now on appends what routers choose to `trace` (made empty first); null: no more. Only for models with
   /// experts.
   virtual void record_routing(RoutingTrace* trace) = 0;
+  /// From now on `observer` sees what dense layers compute; empty: nothing is observed any more.
+  virtual void observe_ffn(FfnObserver observer) = 0;
+  virtual SparseFfnStats sparse_ffn_stats() const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 
@@ -84,7 +93,7 @@ public:
 
   /// Processes rows (1..max_rows, of any number of sequences) and appends them to their sequences. Logits of the rows
   /// that want them are written to `logits` in row order: f32[wanted][config().vocab_size].
-  /// Bit-identical however rows are split over calls, batches and threads.
+  /// Bit-identical however rows are split over calls, batches and threads (with sparse_ffn: for the same split).
   /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing
   /// has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;

@@ -136,9 +136,13 @@ void Transformer::mixer_output(std::uint32_t index, std::size_t rows) {
   stats_.weight_bytes += layer.output.bytes();
 }
 
-void Transformer::dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add) {
+void Transformer::dense_hidden(const FeedForward& block, const Input& input) {
   const Products::GatedJob gated{&block.gate, &block.up, 0, input, a_.hidden};
   products_->run_gated(std::span(&gated, 1), act_);
+}
+
+void Transformer::dense_block(const FeedForward& block, const Input& input, std::size_t rows, float* out, bool add) {
+  dense_hidden(block, input);
   const Input hidden = quantise(a_.hidden, rows, block.gate.rows, a_.hidden_q8);
   const Products::Job down{&block.down, out, config_.width, add, 0, hidden};
   products_->run(std::span(&down, 1));
@@ -188,7 +192,16 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
     return;
   }
   const bool post = !layer.ffn_post_norm.empty();
-  dense_block(layer.dense, normalise(a_.x, rows, layer.ffn_norm), rows, post ? a_.block : a_.x, !post);
+  const Input input = normalise(a_.x, rows, layer.ffn_norm);
+  float* out = post ? a_.block : a_.x;
+  if (sparse_ && decoding_) {
+    const bool truth = sparse_->options().oracle || sparse_->options().measure;
+    if (truth) dense_hidden(layer.dense, input);
+    stats_.weight_bytes += sparse_->run(index, input.f32, truth ? a_.hidden : nullptr, out, !post);
+  } else {
+    dense_block(layer.dense, input, rows, out, !post);
+  }
+  if (on_ffn_) on_ffn_(index, rows, input.f32, a_.hidden);
   if (post) add_block(layer.ffn_post_norm, rows);
 }
 

@@ -138,14 +138,14 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
   if (all_experts > 0) plan.expert_share = static_cast<double>(plan.experts) / static_cast<double>(all_experts);
   for (const Entry& e : entries_) {
     if (!e.banded()) continue;
-    plan.streamed += (e.stored.all_groups() - bands_.pinned_groups(e.stored, plan.bands)) * e.stored.file_group_bytes();
+    plan.streamed += (e.stored.all_groups() - pinned_groups(e, plan.bands)) * e.stored.file_group_bytes();
   }
   return plan;
 }
 
 void FileSource::prepare() {
   std::vector<const StoredTensor*> tensors;
-  for (const Entry& e : entries_) tensors.push_back(e.banded() ? &e.stored : nullptr);
+  for (const Entry& e : entries_) tensors.push_back(e.banded() && !e.seldom ? &e.stored : nullptr);
   bands_.set_tensors(std::move(tensors));
 }
 
@@ -169,7 +169,8 @@ void FileSource::settle(const WeightPlan& lying) {
   bands_.resize(lying.whole ? 0 : std::min(bands_.count(), lying.bands));
   if (lying.whole) return load_whole();
   open_direct();
-  if (lying.bands < PinnedBands::kBands) start_streaming(lying.buffers - lying.staging);
+  const bool some_seldom = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.seldom; });
+  if (lying.bands < PinnedBands::kBands || some_seldom) start_streaming(lying.buffers - lying.staging);
   bands_.resize(lying.bands);
   if (cache_) cache_->set_capacity(lying.experts);
   if (!cache_ && !sets_.empty())
@@ -254,7 +255,7 @@ FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size
   const std::size_t first = expert + (begin - expert) / entry.extent_groups * entry.extent_groups;
   const std::size_t last = std::min(expert + groups, first + entry.extent_groups);
   if (end > last) return entry.stored.range_of(begin, end);  // a slice across two
-  const std::size_t pinned = bands_.pinned_groups(entry.stored, bands_.count());
+  const std::size_t pinned = pinned_groups(entry, bands_.count());
   return entry.stored.range_of(pinned <= begin ? std::max(first, pinned) : begin, last);
 }
 

@@ -12,6 +12,7 @@ namespace snug::testing_support {
 struct TinyShape {
   std::uint32_t vocab = 272, width = 64, layers = 2, heads = 4, kv_heads = 2, ffn = 96, context = 256;
   std::uint32_t experts = 0, used = 2;  ///< instead of the dense block
+  bool ungated = false;                 ///< arcee
   bool hybrid = false;  ///< qwen35: layer 0 a gated delta rule layer, with two key heads and four value heads of 16
 };
 
@@ -51,7 +52,7 @@ inline void add_tiny_tokenizer(GgufWriter& w, std::uint32_t vocab) {
 
 inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
   GgufWriter w;
-  const std::string arch = s.hybrid ? "qwen35" : "llama";
+  const std::string arch = s.hybrid ? "qwen35" : s.ungated ? "arcee" : "llama";
   w.add_string("general.architecture", arch);
   w.add_u32(arch + ".block_count", s.layers);
   w.add_u32(arch + ".embedding_length", s.width);
@@ -108,7 +109,7 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
       stack(p + "ffn_down_exps.weight", s.ffn, s.width);
       continue;
     }
-    tensor(p + "ffn_gate.weight", s.width, s.ffn);
+    if (!s.ungated) tensor(p + "ffn_gate.weight", s.width, s.ffn);
     tensor(p + "ffn_up.weight", s.width, s.ffn);
     tensor(p + "ffn_down.weight", s.ffn, s.width);
   }
