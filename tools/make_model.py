@@ -46,7 +46,7 @@ SHAPES = {
     "qwen3.5-0.8b": shape("qwen35", 24, 1024, 8, 2, 256, 3584, 248320, 262144, 1e7, qk_norm="head", rotary=64,
                           delta=dict(conv=4, key_heads=16, value_heads=16, dim=128)),
     # A neuron is active for about 8 in 100 tokens, and a map of rank 64 says for which.
-    "relu-0.7b": shape("arcee", 12, 2048, 16, 8, 128, 12288, 8192, tied=False, ungated=True, active=dict(rank=64)),
+    "relu-0.7b": shape("arcee", 12, 2048, 16, 8, 128, 12288, 288, tied=False, ungated=True, active=dict(rank=64)),
     "tiny-arcee": shape("arcee", 3, 128, 4, 2, 32, 256, 512, ungated=True),
     "tiny-llama": shape("llama", 3, 128, 4, 2, 32, 256, 512),
     "tiny-llama3": shape("llama", 3, 128, 4, 2, 32, 256, 512, base=500000.0, rope_freqs=True),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <filesystem>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
@@ -123,7 +124,9 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
 }
 
 void Transformer::open_sparse_ffn() {
-  FfnFile neurons = FfnFile::open(file_.path() + ".ffn", file_);
+  const std::string path = file_.path() + ".ffn";
+  if (!std::filesystem::exists(path)) fail("{} is missing: snug sparsify makes it", path);
+  FfnFile neurons = FfnFile::open(path, file_);
   const FfnShape& shape = neurons.shape();
   bool fits = shape.width == config_.width && shape.neurons.size() == config_.layer_count &&
               shape.gated == (config_.activation != Activation::relu_squared);

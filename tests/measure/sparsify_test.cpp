@@ -65,8 +65,9 @@ double difference(const std::vector<float>& a, const std::vector<float>& b) {
 TEST_P(SparsifyTest, AllNeuronsComputeWhatTheDenseModelDoes) {
   prepare();
   const std::vector<float> dense = decode(pool, {});
-  // int8 weights against f32 ones: a step of 1/127 of a group's largest value is an error of about 1/400 of a product.
-  EXPECT_LT(difference(dense, decode(pool, {.share = 1})), 0.01);
+  // int8 weights instead of f32 ones: a step of 1/127 of a group's largest value is an error of about 1/150 of a
+  // vector.
+  EXPECT_LT(difference(dense, decode(pool, {.share = 1})), 0.02);
 }
 
 TEST_P(SparsifyTest, FewerNeuronsAndTheOracle) {
