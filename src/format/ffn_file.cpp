@@ -73,15 +73,16 @@ Places places_of(const FfnShape& shape) {
 std::size_t FfnPredictor::bytes_for(const FfnShape& shape, std::size_t neurons) {
   if (neurons == 0) return 0;
   const std::size_t all = shape.inputs() * neurons;
-  return neurons * sizeof(std::uint32_t) + all * sizeof(float) + shape.rank * Int8Row::bytes_for(shape.width) +
-         all * Int8Row::bytes_for(shape.rank);
+  return neurons * (sizeof(std::uint32_t) + sizeof(float)) + all * sizeof(float) +
+         shape.rank * Int8Row::bytes_for(shape.width) + all * Int8Row::bytes_for(shape.rank);
 }
 
 FfnPredictor FfnPredictor::at(const std::byte* data, const FfnShape& shape, std::size_t neurons) {
-  const std::byte* spread = data + neurons * sizeof(std::uint32_t);
+  const std::byte* weight = data + neurons * sizeof(std::uint32_t);
+  const std::byte* spread = weight + neurons * sizeof(float);
   const std::byte* inputs = spread + shape.inputs() * neurons * sizeof(float);
-  return {reinterpret_cast<const std::uint32_t*>(data), reinterpret_cast<const float*>(spread), inputs,
-          inputs + shape.rank * Int8Row::bytes_for(shape.width)};
+  return {reinterpret_cast<const std::uint32_t*>(data), reinterpret_cast<const float*>(weight),
+          reinterpret_cast<const float*>(spread), inputs, inputs + shape.rank * Int8Row::bytes_for(shape.width)};
 }
 
 FfnFile FfnFile::open(const std::string& path, const GgufFile& model) {

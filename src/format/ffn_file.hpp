@@ -34,6 +34,7 @@ struct FfnShape {
 /// or take spread[i].
 struct FfnPredictor {
   const std::uint32_t* number;  ///< [neurons]: of each neuron in the model
+  const float* weight;          ///< f32[neurons]: length of the down column, by which an activation counts
   const float* spread;          ///< f32[inputs * neurons]: gates first
   const std::byte* inputs;      ///< int8 rows [rank][width]
   const std::byte* outputs;     ///< int8 rows [inputs * neurons][rank]

@@ -135,16 +135,22 @@ private:
     std::iota(order.begin(), order.end(), 0u);
     std::stable_sort(order.begin(), order.end(),
                      [&](std::uint32_t a, std::uint32_t b) { return activity_[layer][a] > activity_[layer][b]; });
+    const std::vector<float> weight = down_lengths(layer, order);
     std::vector<float> matrix(shape_.inputs() * n * width_);
     for (std::size_t part = 0; part < shape_.inputs(); ++part) {
       const std::vector<float> rows = input_rows(layer, part == 0);
       for (std::size_t i = 0; i < n; ++i)
-        std::copy_n(&rows[order[i] * width_], width_, &matrix[(part * n + i) * width_]);
+        kernels().axpy(&matrix[(part * n + i) * width_], weight[i], &rows[order[i] * width_], width_);
     }
     float* moments = moments_[layer].as<float>();
     kernels().scale(moments, 1.0f / static_cast<float>(tokens), width_ * width_);
-    const LowRankMap map = fit_low_rank(matrix, width_, rank, std::span(moments, width_ * width_), options_.ridge);
+    // Errors count as much as the neurons do.
+    LowRankMap map = fit_low_rank(matrix, width_, rank, std::span(moments, width_ * width_), options_.ridge);
     moments_[layer] = Buffer();
+    for (std::size_t i = 0; i < map.spread.size(); ++i) {
+      map.spread[i] /= weight[i % n];
+      kernels().scale(&map.outputs[i * rank], 1 / weight[i % n], rank);
+    }
     out.resize(FfnPredictor::bytes_for(shape_, n));
     std::byte* at = out.data();
     const auto put = [&at](const auto& values) {
@@ -152,6 +158,7 @@ private:
       at += values.size() * sizeof(values[0]);
     };
     put(order);
+    put(weight);
     put(map.spread);
     const auto put_rows = [&at](const std::vector<float>& values, std::size_t cols) {
       for (std::size_t r = 0; r < values.size(); r += cols, at += Int8Row::bytes_for(cols))
@@ -162,13 +169,26 @@ private:
     return map.explained;
   }
 
+  std::vector<float> down_rows(std::size_t layer) const {
+    const GgufFile& file = model_.file();
+    return read_rows(file, *file.find_tensor(fmt::format("blk.{}.ffn_down.weight", layer)), 0, width_);
+  }
+
+  /// Lengths of the down columns, in that order; never 0.
+  std::vector<float> down_lengths(std::size_t layer, const std::vector<std::uint32_t>& order) const {
+    const std::size_t n = order.size();
+    const std::vector<float> down = down_rows(layer);
+    std::vector<float> squares(n, 1e-12f), lengths;
+    for (std::size_t i = 0; i < down.size(); ++i) squares[i % n] += down[i] * down[i];
+    for (const std::uint32_t number : order) lengths.push_back(std::sqrt(squares[number]));
+    return lengths;
+  }
+
   std::vector<std::byte> bundles(std::size_t layer) {
     const std::size_t n = shape_.neurons[layer], row = Int8Row::bytes_for(width_);
     std::vector<std::vector<float>> inputs;
     for (std::size_t part = 0; part < shape_.inputs(); ++part) inputs.push_back(input_rows(layer, part == 0));
-    const GgufFile& file = model_.file();
-    const std::vector<float> down =
-        read_rows(file, *file.find_tensor(fmt::format("blk.{}.ffn_down.weight", layer)), 0, width_);
+    const std::vector<float> down = down_rows(layer);
     std::vector<std::byte> all(n * shape_.bundle_bytes());
     pool_.parallel_for(n, 64, [&](std::size_t from, std::size_t to, unsigned) {
       std::vector<float> column(width_);

@@ -63,7 +63,7 @@ void SparseFfn::predict(std::size_t layer, const float* x) {
   });
 }
 
-/// The expected square of the activation, given what the predictor knows of gate and up: up's exactly, gate's by a
+/// The expected square of what a neuron adds, given what the predictor knows of gate and up: up's exactly, gate's by a
 /// Gauss-Hermite rule of three points.
 void SparseFfn::score(const FfnPredictor& p, std::size_t neurons, std::size_t begin, std::size_t end) {
   const FfnShape& s = file_.shape();
@@ -82,7 +82,10 @@ void SparseFfn::score(const FfnPredictor& p, std::size_t neurons, std::size_t be
   for (const auto& point : kPoints) {
     for (std::size_t i = 0; i < n; ++i) moved[i] = gate[i] + point.deviations * p.spread[begin + i];
     act_(moved, s.gated ? up : moved, n, result);
-    for (std::size_t i = 0; i < n; ++i) scores_[begin + i] += point.weight * result[i] * result[i];
+    for (std::size_t i = 0; i < n; ++i) {
+      const float adds = result[i] * p.weight[begin + i];
+      scores_[begin + i] += point.weight * adds * adds;
+    }
   }
 }
 
@@ -105,14 +108,17 @@ void SparseFfn::choose(std::size_t neurons) {
 }
 
 void SparseFfn::compare(const FfnPredictor& p, std::size_t neurons, const float* truth) {
-  const auto energy = [&](std::size_t i) { return static_cast<double>(truth[i]) * static_cast<double>(truth[i]); };
+  const auto energy = [&](std::size_t i) {
+    const double part = static_cast<double>(truth[p.number[i]]) * static_cast<double>(p.weight[i]);
+    return part * part;
+  };
   std::uint64_t active = 0, found = 0;
   for (std::size_t i = 0; i < neurons; ++i) {
     stats_.energy += energy(i);
     active += truth[i] != 0;
   }
   for (const std::uint32_t i : chosen_) {
-    stats_.kept += energy(p.number[i]);
+    stats_.kept += energy(i);
     found += truth[p.number[i]] != 0;
   }
   stats_.active += active;
@@ -125,7 +131,7 @@ Bytes SparseFfn::run(std::size_t layer, const float* x, const float* truth, floa
   const std::size_t neurons = s.neurons[layer], width = s.width, row = Int8Row::bytes_for(width);
   const FfnPredictor p = FfnPredictor::at(predictors_[layer], s, neurons);
   if (options_.oracle && truth) {
-    for (std::size_t i = 0; i < neurons; ++i) scores_[i] = std::abs(truth[p.number[i]]);
+    for (std::size_t i = 0; i < neurons; ++i) scores_[i] = std::abs(truth[p.number[i]]) * p.weight[i];
   } else {
     predict(layer, x);
   }

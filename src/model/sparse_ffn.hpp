@@ -22,7 +22,7 @@ struct SparseFfnStats {
   NeuronStats neurons;
   std::uint64_t tokens = 0;
   // When measured, over all tokens and layers:
-  double energy = 0, kept = 0;                    ///< sum of squared activations, and of the chosen neurons'
+  double energy = 0, kept = 0;                    ///< sum of squares of what neurons add, and of the chosen ones'
   std::uint64_t active = 0, missed = 0, all = 0;  ///< neurons that are not 0, of which not chosen; all neurons
 };
 

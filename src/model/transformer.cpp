@@ -197,7 +197,7 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
   Bytes &weights = plan.by_tag[static_cast<std::size_t>(Tag::weights)],
         &kv = plan.by_tag[static_cast<std::size_t>(Tag::kv)];
   kv = kv_room(context);
-  weights = sparse_ ? sparse_->memory_bytes() : 0;
+  weights = sparse_ ? sparse_->memory_bytes() + (options_.load_weights ? 0 : sparse_->least_cache_bytes()) : 0;
   const Bytes others = plan.used() - kv;
   plan.weights = source_.plan(budget, others, kv, kv);
   plan.smallest = plan.used() + source_.least_bytes();

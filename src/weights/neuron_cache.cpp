@@ -9,10 +9,10 @@ namespace snug {
 
 namespace {
 
-constexpr unsigned kDepth = 32;
+constexpr unsigned kDepth = 16;
 /// What lies between two neurons is read along when that costs less than another request; reads end at a size that
 /// costs the disk's full speed.
-constexpr std::size_t kGapBytes = 16 << 10, kReadBytes = 256 << 10;
+constexpr std::size_t kGapBytes = 16 << 10, kReadBytes = 128 << 10;
 
 std::size_t staging_slot_bytes(std::size_t bundle) {
   return FileRange::blocks_bytes(std::max(kReadBytes, bundle));
