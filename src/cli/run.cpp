@@ -120,19 +120,20 @@ nlohmann::ordered_json sparse_json(const Model& model) {
 
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
-  const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
-                                       {"generated_tokens", s.generated_tokens},
-                                       {"text", result.text},
-                                       {"token_ids", result.tokens},
-                                       {"finish_reason", reason_name(result.reason)},
-                                       {"prefill_tok_s", rate(s.prompt_tokens, s.prompt_seconds)},
-                                       {"decode_tok_s", rate(s.generated_tokens, s.generate_seconds)},
-                                       {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
-                                       {"peak_rss_bytes", peak_resident_bytes()},
-                                       {"ledger", ledger_json(*run.engine.ledger)},
-                                       {"experts", experts_json(*run.engine.model)},
-                                       {"sparse_ffn", sparse_json(*run.engine.model)},
-                                       {"plan", prediction_json(run)}};
+  nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
+                                 {"generated_tokens", s.generated_tokens},
+                                 {"text", result.text},
+                                 {"token_ids", result.tokens},
+                                 {"finish_reason", reason_name(result.reason)},
+                                 {"prefill_tok_s", rate(s.prompt_tokens, s.prompt_seconds)},
+                                 {"decode_tok_s", rate(s.generated_tokens, s.generate_seconds)},
+                                 {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
+                                 {"peak_rss_bytes", peak_resident_bytes()},
+                                 {"ledger", ledger_json(*run.engine.ledger)},
+                                 {"experts", experts_json(*run.engine.model)},
+                                 {"sparse_ffn", sparse_json(*run.engine.model)}};
+  // A plan is of passes that use all weights.
+  if (run.engine.model->sparse_ffn_stats().tokens == 0) json["plan"] = prediction_json(run);
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
