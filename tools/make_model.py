@@ -45,6 +45,9 @@ SHAPES = {
                          expert_ffn=2880, bias="all", sinks=True, window=128, expert_type=Q.MXFP4),
     "qwen3.5-0.8b": shape("qwen35", 24, 1024, 8, 2, 256, 3584, 248320, 262144, 1e7, qk_norm="head", rotary=64,
                           delta=dict(conv=4, key_heads=16, value_heads=16, dim=128)),
+    # A neuron is active for about 8 in 100 tokens, and a map of rank 64 says for which.
+    "relu-0.7b": shape("arcee", 12, 2048, 16, 8, 128, 12288, 288, tied=False, ungated=True, active=dict(rank=64)),
+    "tiny-arcee": shape("arcee", 3, 128, 4, 2, 32, 256, 512, ungated=True),
     "tiny-llama": shape("llama", 3, 128, 4, 2, 32, 256, 512),
     "tiny-llama3": shape("llama", 3, 128, 4, 2, 32, 256, 512, base=500000.0, rope_freqs=True),
     "tiny-mixtral": shape("llama", 2, 128, 4, 2, 32, 256, 512, experts=4, used=2),
@@ -131,7 +134,7 @@ def tensors(s):
             if bias:
                 for name, rows in ("attn_q", q), ("attn_k", kv), ("attn_v", kv):
                     yield p + name + ".bias", (rows,), "vector"
-            yield p + "attn_output.weight", (width, q), "matrix"
+            yield p + "attn_output.weight", (width, q), "quiet" if s.get("active") else "matrix"
             if bias == "all":
                 yield p + "attn_output.bias", (width,), "vector"
             if s.get("qk_norm"):
@@ -170,9 +173,10 @@ def tensors(s):
             if s.get("fused"):
                 yield p + "ffn_up.weight", (2 * s["ffn"], width), "matrix"
             else:
-                yield p + "ffn_gate.weight", (s["ffn"], width), "matrix"
-                yield p + "ffn_up.weight", (s["ffn"], width), "matrix"
-            yield p + "ffn_down.weight", (width, s["ffn"]), "matrix"
+                if not s.get("ungated"):
+                    yield p + "ffn_gate.weight", (s["ffn"], width), "matrix"
+                yield p + "ffn_up.weight", (s["ffn"], width), "sparse" if s.get("active") else "matrix"
+            yield p + "ffn_down.weight", (width, s["ffn"]), "quiet" if s.get("active") else "matrix"
         if g4:
             yield p + "layer_output_scale.weight", (1,), "norm"
             if g4["per_layer"]:
@@ -265,6 +269,29 @@ def random_bytes(random, count, qtype, deviation):
     return np.resize(data, count // block * size)
 
 
+def sparse_rows(random, shape, rank):
+    """Rows whose products with normalised inputs are mostly below 0: channel 0 of the inputs is about 2 (`embedding_rows`),
+    and the rows' values there are negative. What else they say is nine tenths a map of low rank."""
+    rows, cols = shape
+    low = random.normal(0, rank**-0.5, (rows, rank)) @ random.normal(0, cols**-0.5, (rank, cols))
+    values = 0.95 * low + random.normal(0, 0.32 * cols**-0.5, shape)
+    values[:, 0] = random.normal(-0.75, 0.2, rows)
+    return values.astype(np.float32)
+
+
+def quiet_rows(random, shape, scale):
+    """Small beside the embedding, and without a say in channel 0."""
+    values = random.normal(0, scale * shape[-1] ** -0.5, shape).astype(np.float32)
+    values[0] = 0
+    return values
+
+
+def embedding_rows(random, shape):
+    values = random.normal(0, 2 * shape[-1] ** -0.5, shape).astype(np.float32)
+    values[:, 0] = 4 * shape[-1] ** -0.5
+    return values
+
+
 def make(name, wanted, path, seed, overrides, skew):
     s = SHAPES[name]
     random = np.random.default_rng(seed)
@@ -297,6 +324,12 @@ def make(name, wanted, path, seed, overrides, skew):
             data = np.where(kept, 1.0, 1e30 if s.get("gemma4") else 8.0).astype(np.float32)
         elif kind == "rope_factors":
             data = random.uniform(1, 8, count).astype(np.float32)
+        elif kind == "sparse":
+            data = gguf.quantize(sparse_rows(random, shape, s["active"]["rank"]), qtype)
+        elif kind == "quiet":
+            data = gguf.quantize(quiet_rows(random, shape, 0.1 if "ffn" in n else 0.02), qtype)
+        elif kind == "embedding" and s.get("active"):
+            data = gguf.quantize(embedding_rows(random, shape), qtype)
         else:
             data = random_bytes(random, count, qtype, {"embedding": 2, "router": 4}.get(kind, 1) * shape[-1] ** -0.5)
         if kind == "router" and skew:  # experts' chances by rank, in an order of each layer's own

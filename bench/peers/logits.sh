@@ -11,7 +11,7 @@ make_model() { # NAME SHAPE [SET...]
   shift 2
   $python tools/make_model.py "tiny-$shape" --type f16 -o "$folder/$name.gguf" "${@/#/--set=}" >/dev/null
 }
-for shape in llama llama3 mixtral smollm3 qwen2 qwen3 qwen3moe olmoe phi3 phi3-longrope gemma3 gpt-oss gemma4 gemma4moe qwen35 qwen35moe qwen3next; do
+for shape in llama arcee llama3 mixtral smollm3 qwen2 qwen3 qwen3moe olmoe phi3 phi3-longrope gemma3 gpt-oss gemma4 gemma4moe qwen35 qwen35moe qwen3next; do
   make_model $shape $shape
 done
 yarn() { echo "$1.rope.scaling.type=yarn" "$1.rope.scaling.factor=4.0" "$1.rope.scaling.original_context_length=64"; }

@@ -17,6 +17,15 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->check(CLI::Range(1u, 1024u));
 }
 
+void add_sparse_option(CLI::App& command, EngineOptions& options) {
+  add_option(command, "--sparse-ffn", options.sparse_share,
+             "decode with this share of the feed-forward neurons, chosen for each token (default 0.5; loses quality; "
+             "`snug sparsify` comes first)")
+      ->check(CLI::Range(0.001f, 1.0f))
+      ->expected(0, 1)
+      ->default_str("0.5");
+}
+
 Bytes budget_of(const EngineOptions& options, const MemoryInfo& info) {
   if (!options.memory.empty()) return parse_size(options.memory, std::min(info.limit, info.physical));
   return default_budget(info);
@@ -37,6 +46,7 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   engine.ledger = std::make_unique<Ledger>(budget);
   engine.pool = std::make_unique<ThreadPool>(options.threads);
   model_options.charge_process = true;
+  if (!model_options.reference) model_options.sparse_ffn.share = options.sparse_share;
   try {
     engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
   } catch (const OutOfBudget&) {

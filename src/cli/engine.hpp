@@ -17,10 +17,14 @@ namespace snug {
 struct EngineOptions {
   std::string model, memory;
   unsigned threads = 0;
+  float sparse_share = 0;  ///< of feed-forward neurons; 0: all of them, by the ordinary way
 };
 
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
+
+/// --sparse-ffn[=SHARE].
+void add_sparse_option(CLI::App& command, EngineOptions& options);
 
 /// --memory, or 90% of what is free, in the machine that `info` describes.
 Bytes budget_of(const EngineOptions& options, const MemoryInfo& info);

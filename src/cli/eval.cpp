@@ -20,7 +20,7 @@ struct EvalOptions {
   EngineOptions engine;
   std::string text;
   TextWindows windows;
-  bool json = false, save = false;
+  bool json = false, save = false, oracle = false;
 };
 
 void add_common(CLI::App& command, EvalOptions& options) {
@@ -31,6 +31,41 @@ void add_common(CLI::App& command, EvalOptions& options) {
       ->capture_default_str();
   add_option(command, "--max-tokens", options.windows.max_tokens, "use only so many tokens of the text");
   command.add_flag("--json", options.json, "for programs");
+}
+
+void add_sparse(CLI::App& command, EvalOptions& options) {
+  add_sparse_option(command, options.engine);
+  command.add_flag("--oracle", options.oracle,
+                   "with --sparse-ffn: choose by the true activations, to see what the predictor loses");
+}
+
+/// The model that is judged. Sparse blocks are those of decode, so its tokens go one by one.
+Engine load_judged(EvalOptions& options) {
+  options.windows.one_by_one = options.engine.sparse_share > 0;
+  ModelOptions model_options;
+  model_options.sparse_ffn.measure = true;
+  model_options.sparse_ffn.oracle = options.oracle;
+  return load_engine(options.engine, model_options);
+}
+
+nlohmann::ordered_json sparse_json(const SparseFfnStats& s) {
+  const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0.0; };
+  return {{"energy_kept", share(s.kept, s.energy)},
+          {"active", share(static_cast<double>(s.active), static_cast<double>(s.all))},
+          {"active_missed", share(static_cast<double>(s.missed), static_cast<double>(s.active))},
+          {"hit_ratio", s.neurons.hit_ratio()},
+          {"bytes_read_per_token", s.tokens ? s.neurons.bytes_read / s.tokens : 0}};
+}
+
+void print_sparse(const SparseFfnStats& s) {
+  if (s.tokens == 0) return;
+  const nlohmann::ordered_json json = sparse_json(s);
+  const auto percent = [&](const char* name) { return 100 * json[name].get<double>(); };
+  fmt::print(
+      "the neurons used hold {:.2f}% of the activations' energy; {:.1f}% of the neurons are active, of which {:.1f}% "
+      "are missed\n{:.0f}% of the neurons used were in memory, {} read per token\n",
+      percent("energy_kept"), percent("active"), percent("active_missed"), percent("hit_ratio"),
+      format_bytes(json["bytes_read_per_token"].get<Bytes>()));
 }
 
 void show_progress(TextWindows& windows) {
@@ -46,7 +81,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 void run_perplexity(EvalOptions& options) {
   const std::string text = read_text_file(options.text);
-  const Engine engine = load_engine(options.engine);
+  const Engine engine = load_judged(options);
   const auto start = std::chrono::steady_clock::now();
   const std::vector<TokenId> tokens = engine.model->tokenizer().encode(text);
   show_progress(options.windows);
@@ -64,28 +99,35 @@ void run_perplexity(EvalOptions& options) {
         {"kv", "bf16"},
         {"kv_bytes_per_token", c.kv_bytes(options.windows.context) / options.windows.context},
         {"weight_bytes", weights},
+        {"sparse_ffn", sparse_json(engine.model->sparse_ffn_stats())},
         {"seconds", seconds_since(start)}};
     fmt::print("{}\n", json.dump());
   } else {
     fmt::print("perplexity {:.4f} +- {:.4f} over {} tokens (windows of {}, second halves scored)\n", r.perplexity,
                r.standard_error, r.tokens, options.windows.context);
+    print_sparse(engine.model->sparse_ffn_stats());
   }
 }
 
 void run_divergence(EvalOptions& options) {
   const std::string text = read_text_file(options.text);
-  const Engine engine = load_engine(options.engine), reference = load_engine(options.engine, {.reference = true});
+  const Engine engine = load_judged(options), reference = load_engine(options.engine, {.reference = true});
   const std::vector<TokenId> tokens = engine.model->tokenizer().encode(text);
   show_progress(options.windows);
   const DivergenceResult r = divergence(*engine.model, *reference.model, tokens, options.windows);
   if (options.json) {
-    const nlohmann::ordered_json json = {
-        {"model", engine.name}, {"tokens", r.tokens}, {"context", options.windows.context},
-        {"mean_kl", r.mean_kl}, {"max_kl", r.max_kl}, {"same_top", r.same_top}};
+    const nlohmann::ordered_json json = {{"model", engine.name},
+                                         {"tokens", r.tokens},
+                                         {"context", options.windows.context},
+                                         {"mean_kl", r.mean_kl},
+                                         {"max_kl", r.max_kl},
+                                         {"same_top", r.same_top},
+                                         {"sparse_ffn", sparse_json(engine.model->sparse_ffn_stats())}};
     fmt::print("{}\n", json.dump());
   } else {
     fmt::print("mean KL {:.6f}, largest {:.6f}, same likeliest token {:.2f}% over {} tokens\n", r.mean_kl, r.max_kl,
                100 * r.same_top, r.tokens);
+    print_sparse(engine.model->sparse_ffn_stats());
   }
 }
 
@@ -144,11 +186,15 @@ void add_eval(CLI::App& app) {
   auto options = std::make_shared<EvalOptions>();
   CLI::App* ppl = eval->add_subcommand("ppl", "perplexity (windows, second half of each scored, as llama.cpp does)");
   add_common(*ppl, *options);
+  add_sparse(*ppl, *options);
   ppl->footer("Example:\n  snug eval ppl qwen2.5-coder-0.5b --text book.txt --context 512");
   ppl->callback([options] { run_perplexity(*options); });
   CLI::App* kl = eval->add_subcommand("kl", "divergence from the same model computed in f32");
   add_common(*kl, *options);
-  kl->footer("Example:\n  snug eval kl smollm2-135m --text book.txt --max-tokens 2048");
+  add_sparse(*kl, *options);
+  kl->footer(
+      "Example:\n  snug eval kl smollm2-135m --text book.txt --max-tokens 2048\n"
+      "  snug eval kl smollm2-135m --text book.txt --max-tokens 2048 --sparse-ffn=0.5");
   kl->callback([options] { run_divergence(*options); });
   CLI::App* routing = eval->add_subcommand("routing", "how often experts repeat, and what caches of them would do");
   add_common(*routing, *options);

@@ -133,21 +133,32 @@ nlohmann::ordered_json pressure_json(const Run& run) {
   return {{"shrunk", counts.shrunk}, {"grown", counts.grown}, {"budget", run.engine.ledger->report().limit}};
 }
 
+nlohmann::ordered_json sparse_json(const Model& model) {
+  const SparseFfnStats s = model.sparse_ffn_stats();
+  return {{"tokens", s.tokens},
+          {"chosen", s.neurons.chosen},
+          {"hits", s.neurons.hits},
+          {"reads", s.neurons.reads},
+          {"bytes_read", s.neurons.bytes_read}};
+}
+
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
-  const nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
-                                       {"generated_tokens", s.generated_tokens},
-                                       {"text", result.text},
-                                       {"token_ids", result.tokens},
-                                       {"finish_reason", reason_name(result.reason)},
-                                       {"prefill_tok_s", rate(s.prompt_tokens, s.prompt_seconds)},
-                                       {"decode_tok_s", rate(s.generated_tokens, s.generate_seconds)},
-                                       {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
-                                       {"peak_rss_bytes", peak_resident_bytes()},
-                                       {"ledger", ledger_json(*run.engine.ledger)},
-                                       {"pressure", pressure_json(run)},
-                                       {"experts", experts_json(*run.engine.model)},
-                                       {"plan", prediction_json(run)}};
+  nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
+                                 {"generated_tokens", s.generated_tokens},
+                                 {"text", result.text},
+                                 {"token_ids", result.tokens},
+                                 {"finish_reason", reason_name(result.reason)},
+                                 {"prefill_tok_s", rate(s.prompt_tokens, s.prompt_seconds)},
+                                 {"decode_tok_s", rate(s.generated_tokens, s.generate_seconds)},
+                                 {"logits_hash", fmt::format("{:016x}", s.logits_hash)},
+                                 {"peak_rss_bytes", peak_resident_bytes()},
+                                 {"ledger", ledger_json(*run.engine.ledger)},
+                                 {"pressure", pressure_json(run)},
+                                 {"experts", experts_json(*run.engine.model)},
+                                 {"sparse_ffn", sparse_json(*run.engine.model)}};
+  // A plan is of passes that use all weights.
+  if (run.engine.model->sparse_ffn_stats().tokens == 0) json["plan"] = prediction_json(run);
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
@@ -222,6 +233,9 @@ void print_stats(const Run& run) {
                100 * e.hit_ratio(), format_bytes(e.bytes_read), e.preloads_used, e.preloads);
   if (pressure.shrunk + pressure.grown > 0)
     fmt::print(stderr, "pressure  the budget shrank {} times and grew {} times\n", pressure.shrunk, pressure.grown);
+  if (const SparseFfnStats f = run.engine.model->sparse_ffn_stats(); f.tokens > 0)
+    fmt::print(stderr, "neurons   {:.0f}% found in memory, {} read per token in {} reads\n",
+               100 * f.neurons.hit_ratio(), format_bytes(f.neurons.bytes_read / f.tokens), f.neurons.reads / f.tokens);
   fmt::print(stderr, "memory    ");
   for (std::size_t i = 0; i < kTagCount; ++i)
     if (report.by_tag[i]) fmt::print(stderr, "{} {}, ", tag_name(static_cast<Tag>(i)), format_bytes(report.by_tag[i]));
@@ -234,6 +248,7 @@ void add_run(CLI::App& app) {
   RunOptions& o = *options;
   CLI::App* command = app.add_subcommand("run", "generate text, or chat when there is no prompt");
   add_engine_options(*command, o.engine);
+  add_sparse_option(*command, o.engine);
   command->add_option("PROMPT", o.prompt, "the question; standard input and -f FILE are appended");
   command->add_option("-p,--prompt", o.prompt_flag, "the same as PROMPT");
   command->add_option("-f,--file", o.file, "read the prompt from a file");
@@ -285,10 +300,13 @@ void add_run(CLI::App& app) {
   command->footer(
       "Examples:\n  snug run smollm2-135m \"Why is the sky blue?\"\n  snug run qwen2.5-coder-0.5b -f code.py \"What "
       "does this do?\"\n"
-      "  git diff | snug run qwen2.5-coder-0.5b \"Write a commit message\" --temp 0\n  snug run smollm2-135m        "
+      "  git diff | snug run qwen2.5-coder-0.5b \"Write a commit message\" --temp 0\n"
+      "  snug run qwen2.5-coder-0.5b --sparse-ffn=0.5 \"Hello\"  (after snug sparsify)\n  snug run smollm2-135m        "
       "(chat)");
   command->callback([options, command] {
     RunOptions& o = *options;
+    if (o.engine.sparse_share > 0 && o.generate.speculate > 0)
+      fail<UsageError>("--speculate checks drafts with all neurons: it does not go with --sparse-ffn");
     if (command->count("--seed") == 0) o.sampler.seed = std::random_device{}();
     o.generate.max_tokens = o.max_tokens < 0 ? SIZE_MAX : static_cast<std::size_t>(o.max_tokens);
     const std::string prompt = gather_prompt(o);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/int8_row.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -56,6 +57,10 @@ struct KernelTable {
   /// The same for f32, f16 and bf16 weights with f32 input rows.
   void (*matmul_float)(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const float* x,
                        std::size_t x_rows, std::size_t x_stride, float* y, std::size_t y_stride, std::byte* scratch);
+
+  // --- single rows of weights (int8_row.cpp), n a multiple of 32 ---
+  float (*dot_int8)(const float* x, Int8Row y, std::size_t n);
+  void (*axpy_int8)(float* x, float a, Int8Row y, std::size_t n);  ///< x += a * y
 
   // --- elementwise (elementwise.cpp), f32[n] unless said ---
   /// out = x / sqrt(mean(x^2) + eps) * weight; weight may be null; out may be x.

@@ -57,7 +57,7 @@ PerplexityResult perplexity(Model& model, const std::vector<TokenId>& tokens, co
   PerplexityResult result;
   for (std::size_t w = 0; w < count; ++w) {
     const std::vector<TokenId> window = window_of(model, tokens, w, context);
-    run_window(model, window, first, std::min(kLogitRows, model.max_rows()),
+    run_window(model, window, first, windows.one_by_one ? 1 : std::min(kLogitRows, model.max_rows()),
                [&](std::size_t position, std::span<const float> logits) {
                  if (position + 1 >= context) return;
                  const auto next = static_cast<std::size_t>(tokens[w * context + position + 1]);
@@ -88,21 +88,22 @@ DivergenceResult divergence(Model& model, Model& reference, const std::vector<To
     run_window(reference, window, 0, chunk, [&](std::size_t, std::span<const float> logits) {
       expected.emplace_back(logits.begin(), logits.end());
     });
-    run_window(model, window, 0, chunk, [&](std::size_t position, std::span<const float> logits) {
-      const std::vector<float>& p = expected[position];
-      const double p_sum = kernels().log_sum_exp(p.data(), p.size()),
-                   q_sum = kernels().log_sum_exp(logits.data(), logits.size());
-      double kl = 0;
-      for (std::size_t i = 0; i < p.size(); ++i) {
-        const double log_p = p[i] - p_sum;
-        kl += std::exp(log_p) * (log_p - (logits[i] - q_sum));
-      }
-      result.mean_kl += kl;
-      result.max_kl = std::max(result.max_kl, kl);
-      same += std::max_element(p.begin(), p.end()) - p.begin() ==
-              std::max_element(logits.begin(), logits.end()) - logits.begin();
-      ++result.tokens;
-    });
+    run_window(model, window, 0, windows.one_by_one ? 1 : chunk,
+               [&](std::size_t position, std::span<const float> logits) {
+                 const std::vector<float>& p = expected[position];
+                 const double p_sum = kernels().log_sum_exp(p.data(), p.size()),
+                              q_sum = kernels().log_sum_exp(logits.data(), logits.size());
+                 double kl = 0;
+                 for (std::size_t i = 0; i < p.size(); ++i) {
+                   const double log_p = p[i] - p_sum;
+                   kl += std::exp(log_p) * (log_p - (logits[i] - q_sum));
+                 }
+                 result.mean_kl += kl;
+                 result.max_kl = std::max(result.max_kl, kl);
+                 same += std::max_element(p.begin(), p.end()) - p.begin() ==
+                         std::max_element(logits.begin(), logits.end()) - logits.begin();
+                 ++result.tokens;
+               });
     if (windows.progress) windows.progress(w + 1, count);
   }
   result.mean_kl /= static_cast<double>(result.tokens);

@@ -11,6 +11,7 @@ namespace snug {
 struct TextWindows {
   std::size_t context = 512;
   std::size_t max_tokens = 0;                                       ///< use at most so many tokens of the text; 0: all
+  bool one_by_one = false;                                          ///< rows are computed singly, as in decode
   std::function<void(std::size_t done, std::size_t all)> progress;  ///< after each window, when set
 };
 

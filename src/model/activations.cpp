@@ -78,8 +78,9 @@ void Activations::each(Visit visit) {
   rows(mixed, mixed_dim_, hybrid_ ? Step::delta_recur : Step::attend, Step::mixer_out, Step::mixer_out);
   visit(mixer_result, floats(rows_, where(mixer_post_norm_, width)), Step::mixer_out, Step::mixer_out);
 
-  // The last to read the block's input. (The gate of a shared expert meets it when the expert's result is there.)
-  const Step read = shared_dim_ ? Step::shared_down : config_.moe.experts ? Step::gather : Step::dense_up;
+  // The last to read the block's input. (The gate of a shared expert meets it when the expert's result is there, who
+  // observes a dense block when that has ended.)
+  const Step read = shared_dim_ ? Step::shared_down : config_.moe.experts ? Step::gather : Step::dense_down;
   rows(ffn_input, width, Step::ffn_norm, Step::ffn_norm, read);
   rows(hidden, hidden_dim_, Step::dense_up, Step::dense_down, Step::dense_down);
   visit(experts.logits, floats(rows_, ExpertMemory::logit_stride(config_.moe)), Step::route, Step::route);

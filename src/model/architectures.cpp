@@ -32,6 +32,7 @@ constexpr auto kAdjacent = RopePairing::adjacent;
 
 constexpr Architecture kArchitectures[] = {
     {.name = "llama", .pairing = kAdjacent},
+    {.name = "arcee", .pairing = kAdjacent, .activation = Activation::relu_squared},
     {.name = "smollm3", .pairing = kAdjacent, .no_rope_every = 4},
     {.name = "qwen2"},
     {.name = "qwen3"},

@@ -10,7 +10,8 @@
 
 namespace snug {
 
-enum class Activation : std::uint8_t { silu, gelu, swiglu_oai };
+/// relu_squared is of blocks without a gate.
+enum class Activation : std::uint8_t { silu, gelu, swiglu_oai, relu_squared };
 enum class RopePairing : std::uint8_t { adjacent, split_half };  ///< (x[2i], x[2i+1]) / (x[i], x[i + n/2]) = NEOX
 enum class LayerKind : std::uint8_t { attention, delta_net };
 enum class Gating : std::uint8_t { softmax, sigmoid, softmax_of_chosen };

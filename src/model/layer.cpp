@@ -154,7 +154,9 @@ private:
 
   void dense(Layer& l, const LayerConfig& c, const std::string& p) {
     const std::size_t width = config_.width;
-    if (has(p + "ffn_gate.weight")) {
+    if (config_.activation == Activation::relu_squared) {
+      l.dense = {linear(p + "ffn_up", width, c.ffn), {}, linear(p + "ffn_down", c.ffn, width)};
+    } else if (has(p + "ffn_gate.weight")) {
       l.dense = {linear(p + "ffn_gate", width, c.ffn), linear(p + "ffn_up", width, c.ffn),
                  linear(p + "ffn_down", c.ffn, width)};
     } else {

@@ -10,7 +10,8 @@
 
 namespace snug {
 
-/// Experts or, with one expert, a dense feed-forward block.
+/// Experts or, with one expert, a dense feed-forward block. Without a gate, `up` is none and the file's ffn_up is
+/// `gate`.
 struct FeedForward {
   Linear gate, up, down;
 };

@@ -101,10 +101,10 @@ void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
       const WorkerScratch& s = workers_[worker];
       const Input input = rows_of(job.input, c.row, c.rows);
       product(*job.gate, job.expert, c.begin, c.end, input, s.first, kChunkColumns, s.matmul);
-      product(*job.up, job.expert, c.begin, c.end, input, s.second, kChunkColumns, s.matmul);
+      const float* up = job.up->rows == 0 ? s.first : s.second;
+      if (job.up->rows > 0) product(*job.up, job.expert, c.begin, c.end, input, s.second, kChunkColumns, s.matmul);
       for (std::size_t r = 0; r < c.rows; ++r)
-        act(s.first + r * kChunkColumns, s.second + r * kChunkColumns, n,
-            job.out + (c.row + r) * job.gate->rows + first);
+        act(s.first + r * kChunkColumns, up + r * kChunkColumns, n, job.out + (c.row + r) * job.gate->rows + first);
     }
   });
 }

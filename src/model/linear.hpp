@@ -66,7 +66,7 @@ public:
   void run(std::span<const Job> jobs);
 
   struct GatedJob {
-    const Linear *gate, *up;
+    const Linear *gate, *up;  ///< an `up` without rows: gate's products take its place
     std::uint32_t expert = 0;
     Input input;
     float* out = nullptr;  ///< f32[rows][gate->rows]

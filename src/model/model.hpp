@@ -15,6 +15,7 @@
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
+#include "model/sparse_ffn.hpp"
 #include "text/tokenizer.hpp"
 #include "weights/file_source.hpp"
 
@@ -39,6 +40,7 @@ struct ModelOptions {
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
   bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
   ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
+  SparseFfnOptions sparse_ffn{};                    ///< calls with one row use MODEL.ffn and a share of the neurons
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
 };
@@ -66,6 +68,9 @@ struct ForwardStats {
   Bytes weight_bytes = 0, kv_bytes = 0;
 };
 
+/// Sees a dense layer's block: x[rows][width] that goes in, hidden[rows][neurons] after the activation.
+using FfnObserver = std::function<void(std::size_t layer, std::size_t rows, const float* x, const float* hidden)>;
+
 /// Not thread-safe but for resize(): one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
 public:
@@ -86,6 +91,9 @@ public:
   /// Writes the model's pack (format/pack.hpp) to `path`, whole or not at all. REQUIRES: loaded without a pack.
   virtual void write_pack(const std::string& path,
                           const std::function<void(Bytes done, Bytes all)>& progress) const = 0;
+  /// From now on `observer` sees what dense layers compute; empty: nothing is observed any more.
+  virtual void observe_ffn(FfnObserver observer) = 0;
+  virtual SparseFfnStats sparse_ffn_stats() const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 
@@ -94,7 +102,7 @@ public:
 
   /// Processes rows (1..max_rows, of any number of sequences) and appends them to their sequences. Logits of the rows
   /// that want them are written to `logits` in row order: f32[wanted][config().vocab_size].
-  /// Bit-identical however rows are split over calls, batches and threads.
+  /// Bit-identical however rows are split over calls, batches and threads (with sparse_ffn: for the same split).
   /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing
   /// has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;

@@ -20,6 +20,11 @@ void swiglu_oai(const float* gate, const float* up, std::size_t n, float* out) {
   kernels().swiglu_oai(gate, up, kOaiAlpha, kOaiLimit, n, out);
 }
 
+/// relu(up)^2, when both are `up`.
+void relu_mul(const float* gate, const float* up, std::size_t n, float* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = gate[i] > 0 ? gate[i] * up[i] : 0;
+}
+
 Products::Act activation(Activation a) {
   switch (a) {
     case Activation::silu:
@@ -28,6 +33,8 @@ Products::Act activation(Activation a) {
       return kernels().gelu_mul;
     case Activation::swiglu_oai:
       return swiglu_oai;
+    case Activation::relu_squared:
+      return relu_mul;
   }
   return nullptr;
 }
@@ -92,6 +99,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   }
   weights_ = map_weights(file_, config_, source_, options_.reference);
   if (options_.use_pack && !options_.reference) use_pack();
+  if (options_.sparse_ffn.share > 0) open_sparse_ffn();
   std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
   for (const LayerConfig& l : config_.layers) {
@@ -109,6 +117,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   if (!options_.load_weights) return;
   source_.set_expert_policy(options_.expert_policy);
   const auto [spare, most_spare] = spare_for_kv();
+  if (sparse_) place_neurons(spare, most_spare);
   source_.load(spare, most_spare);
   log(LogLevel::info, "{}: {} layers of {}, kernels {}, {} threads, {} of {} of weights in memory", file_.path(),
       config_.layer_count, config_.architecture, kernels().name, pool.size(), format_bytes(source_.pinned_bytes()),
@@ -128,6 +137,31 @@ void Transformer::use_pack() {
 void Transformer::write_pack(const std::string& path,
                              const std::function<void(Bytes done, Bytes all)>& progress) const {
   snug::write_pack(path, model_fingerprint(file_), source_.pack_units(), pool_, progress);
+}
+
+void Transformer::open_sparse_ffn() {
+  const std::string path = file_.path() + ".ffn";
+  if (!std::filesystem::exists(path)) fail("{} is missing: snug sparsify makes it", path);
+  FfnFile neurons = FfnFile::open(path, file_);
+  const FfnShape& shape = neurons.shape();
+  bool fits = shape.width == config_.width && shape.neurons.size() == config_.layer_count &&
+              shape.gated == (config_.activation != Activation::relu_squared);
+  for (std::size_t i = 0; fits && i < config_.layer_count; ++i)
+    fits = shape.neurons[i] == (config_.layers[i].moe ? 0 : config_.layers[i].ffn);
+  if (!fits) fail<FormatError>("{}: its layers are not those of the model", neurons.path());
+  sparse_ = std::make_unique<SparseFfn>(ledger_, pool_, std::move(neurons), options_.sparse_ffn, act_);
+  for (const Layer& layer : weights_.layers)
+    for (const Linear* part : {&layer.dense.gate, &layer.dense.up, &layer.dense.down})
+      if (part->rows > 0) source_.seldom(part->weight);
+  source_.prepare();
+}
+
+/// Neurons get what the other weights leave: those are used for every token.
+void Transformer::place_neurons(Bytes spare, Bytes most_spare) {
+  const LedgerReport report = ledger_.report();
+  const WeightPlan others = source_.plan(report.limit, report.used + sparse_->least_cache_bytes(), spare, most_spare);
+  const Bytes taken = report.used + others.memory() + (others.whole ? most_spare : spare);
+  sparse_->make_cache(report.limit > taken ? report.limit - taken : 0);
 }
 
 Bytes Transformer::kv_room(std::size_t tokens) const {
@@ -179,11 +213,11 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
   Bytes &weights = plan.by_tag[static_cast<std::size_t>(Tag::weights)],
         &kv = plan.by_tag[static_cast<std::size_t>(Tag::kv)];
   kv = kv_room(context);
-  weights = 0;
+  weights = sparse_ ? sparse_->memory_bytes() + (options_.load_weights ? 0 : sparse_->least_cache_bytes()) : 0;
   const Bytes others = plan.used() - kv;
   plan.weights = source_.plan(budget, others, kv, kv);
   plan.smallest = plan.used() + source_.least_bytes();
-  weights = plan.weights.memory();
+  weights += plan.weights.memory();
   const WeightPlan& w = plan.weights;
   // Of the experts, a token uses `used`; the output matrix meets only the rows whose logits are wanted.
   const auto used = [this](std::uint64_t all) {
@@ -307,6 +341,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
   const std::lock_guard lock(busy_);
   const std::vector<RowRun> runs = group_rows(rows);
   stats_ = {};
+  decoding_ = rows.size() == 1;
   embed(rows);
   compute_angles(runs, rows.size());
   std::size_t count = rows.size();

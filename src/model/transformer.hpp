@@ -12,6 +12,7 @@
 #include "model/layer.hpp"
 #include "model/model.hpp"
 #include "model/moe.hpp"
+#include "model/sparse_ffn.hpp"
 
 namespace snug {
 
@@ -44,12 +45,16 @@ public:
   ExpertStats expert_stats() const override { return source_.expert_stats(); }
   void record_routing(RoutingTrace* trace) override;
   void write_pack(const std::string& path, const std::function<void(Bytes done, Bytes all)>& progress) const override;
+  void observe_ffn(FfnObserver observer) override { on_ffn_ = std::move(observer); }
+  SparseFfnStats sparse_ffn_stats() const override { return sparse_ ? sparse_->stats() : SparseFfnStats(); }
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
   void resize(Bytes budget) override;
 
 private:
+  void open_sparse_ffn();
+  void place_neurons(Bytes spare, Bytes most_spare);
   Bytes kv_room(std::size_t tokens) const;
   std::size_t expected_context() const;
   /// What is left free for KV when weights stream, and when all of them are to be in memory.
@@ -74,6 +79,8 @@ private:
   void attend(std::uint32_t index, std::span<const RowRun> runs, std::size_t rows);
   void mixer_output(std::uint32_t index, std::size_t rows);
   void feed_forward(std::uint32_t index, std::size_t rows);
+  /// hidden = act(gate, up).
+  void dense_hidden(const FeedForward& block, const Input& input, const RowMemory& hidden);
   /// out (+)= down(act(gate, up)).
   void dense_block(const FeedForward& block, const Input& input, const RowMemory& hidden, float* out, bool add);
   void shared_expert(const Layer& layer, const Input& input, std::size_t rows);
@@ -96,6 +103,9 @@ private:
   std::unique_ptr<Activations> a_;
   std::unique_ptr<MixtureOfExperts> moe_;
   std::unique_ptr<DeltaNet> delta_;
+  std::unique_ptr<SparseFfn> sparse_;
+  bool decoding_ = false;  ///< the call has one row: sparse blocks are for such calls
+  FfnObserver on_ffn_;
   Products::Act act_;
   ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;

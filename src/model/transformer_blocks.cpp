@@ -137,10 +137,14 @@ void Transformer::mixer_output(std::uint32_t index, std::size_t rows) {
   stats_.weight_bytes += layer.output.bytes();
 }
 
-void Transformer::dense_block(const FeedForward& block, const Input& input, const RowMemory& hidden, float* out,
-                              bool add) {
+void Transformer::dense_hidden(const FeedForward& block, const Input& input, const RowMemory& hidden) {
   const Products::GatedJob gated{&block.gate, &block.up, 0, input, hidden.f32};
   products_->run_gated(std::span(&gated, 1), act_);
+}
+
+void Transformer::dense_block(const FeedForward& block, const Input& input, const RowMemory& hidden, float* out,
+                              bool add) {
+  dense_hidden(block, input, hidden);
   const Products::Job down{&block.down, out, config_.width,
                            add,         0,   quantise(hidden.f32, input.rows, block.gate.rows, hidden.q8)};
   products_->run(std::span(&down, 1));
@@ -191,8 +195,16 @@ void Transformer::feed_forward(std::uint32_t index, std::size_t rows) {
     return;
   }
   const bool post = !layer.ffn_post_norm.empty();
-  dense_block(layer.dense, normalise(a_->x, rows, layer.ffn_norm, a_->ffn_input), a_->hidden,
-              post ? a_->ffn_result : a_->x, !post);
+  const Input input = normalise(a_->x, rows, layer.ffn_norm, a_->ffn_input);
+  float* out = post ? a_->ffn_result : a_->x;
+  if (sparse_ && decoding_) {
+    const bool truth = sparse_->options().oracle || sparse_->options().measure;
+    if (truth) dense_hidden(layer.dense, input, a_->hidden);
+    stats_.weight_bytes += sparse_->run(index, input.f32, truth ? a_->hidden.f32 : nullptr, out, !post);
+  } else {
+    dense_block(layer.dense, input, a_->hidden, out, !post);
+  }
+  if (on_ffn_) on_ffn_(index, rows, input.f32, a_->hidden.f32);
   if (post) add_block(a_->ffn_result, layer.ffn_post_norm, rows);
 }
 

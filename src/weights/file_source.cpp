@@ -171,14 +171,14 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
   if (all_experts > 0) plan.expert_share = static_cast<double>(plan.experts) / static_cast<double>(all_experts);
   for (const Entry& e : entries_) {
     if (!e.banded()) continue;
-    plan.streamed += (e.stored.all_groups() - bands_.pinned_groups(e.stored, plan.bands)) * e.stored.file_group_bytes();
+    plan.streamed += (e.stored.all_groups() - pinned_groups(e, plan.bands)) * e.stored.file_group_bytes();
   }
   return plan;
 }
 
 void FileSource::prepare() {
   std::vector<const StoredTensor*> tensors;
-  for (const Entry& e : entries_) tensors.push_back(e.banded() ? &e.stored : nullptr);
+  for (const Entry& e : entries_) tensors.push_back(e.banded() && !e.seldom ? &e.stored : nullptr);
   bands_.set_tensors(std::move(tensors));
 }
 
@@ -202,7 +202,8 @@ void FileSource::settle(const WeightPlan& lying) {
   bands_.resize(lying.whole ? 0 : std::min(bands_.count(), lying.bands));
   if (lying.whole) return load_whole();
   open_direct();
-  if (lying.bands < PinnedBands::kBands) start_streaming(lying.buffers - lying.staging);
+  const bool some_seldom = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.seldom; });
+  if (lying.bands < PinnedBands::kBands || some_seldom) start_streaming(lying.buffers - lying.staging);
   bands_.resize(lying.bands);
   if (cache_) cache_->set_capacity(lying.experts);
   if (!cache_ && !sets_.empty())
@@ -290,7 +291,7 @@ Bytes FileSource::pinned_bytes() const {
 
 FileRange FileSource::extent_of(const Entry& entry, std::size_t begin, std::size_t end) const {
   const std::size_t groups = entry.stored.weight.groups(), expert = begin / groups * groups, last = expert + groups;
-  const std::size_t pinned = bands_.pinned_groups(entry.stored, bands_.count());
+  const std::size_t pinned = pinned_groups(entry, bands_.count());
   const std::size_t base = pinned <= begin ? std::max(expert, pinned) : begin;
   // Even parts, none of them small.
   const std::size_t parts = (last - base + entry.extent_groups - 1) / entry.extent_groups;

@@ -54,6 +54,8 @@ public:
   Weight add(const GgufFile& file, const GgufTensor& tensor, bool as_f32 = false);
   /// This weight is only looked up by rows: a budget that is short spends nothing on it.
   void only_rows(const Weight& weight) { entries_[weight.id].only_rows = true; }
+  /// This weight is hardly ever used: nothing of it is kept, unless everything fits. prepare() must follow.
+  void seldom(const Weight& weight) { entries_[weight.id].seldom = true; }
   /// These weights (one may be named twice) are the experts of one layer. Layers are announced in order.
   void experts_of_layer(std::span<const Weight> parts);
   /// REQUIRES: after the last of those above, before everything below.
@@ -98,7 +100,7 @@ private:
   struct Entry {
     StoredTensor stored;
     std::size_t extent_groups = 0;  ///< that the disk is asked for at once
-    bool only_rows = false;
+    bool only_rows = false, seldom = false;
     std::size_t offset = 0;  ///< in whole_
     std::int32_t set = -1;   ///< of experts
     std::size_t part = 0;    ///< within it
@@ -114,6 +116,9 @@ private:
   Buffers plan_buffers(Bytes free) const;
   std::vector<ExpertSet> expert_sets() const;
   void set_extent(Entry& entry) const;
+  std::size_t pinned_groups(const Entry& entry, std::size_t bands) const {
+    return entry.seldom ? 0 : bands_.pinned_groups(entry.stored, bands);
+  }
   void settle(const WeightPlan& lying);
   void load_whole();
   void start_streaming(Bytes free);

@@ -14,6 +14,7 @@ namespace snug::testing_support {
 struct TinyShape {
   std::uint32_t vocab = 272, width = 64, layers = 2, heads = 4, kv_heads = 2, ffn = 96, context = 256;
   std::uint32_t experts = 0, used = 2;  ///< instead of the dense block
+  bool ungated = false;                 ///< arcee
   bool hybrid = false;  ///< qwen35: layer 0 a gated delta rule layer, with two key heads and four value heads of 16
   std::uint32_t shared_ffn = 0;  ///< of a hybrid with experts: one more that is always used
   /// 3: norms after blocks. 4: and a dense block beside the experts, or without experts inputs of each layer of 32, and
@@ -69,7 +70,10 @@ inline std::string to_q8_0(const std::vector<float>& values) {
 inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
   GgufWriter w;
   const std::string hybrid = s.experts ? "qwen35moe" : "qwen35";
-  const std::string arch = s.hybrid ? hybrid : s.gemma ? "gemma" + std::to_string(s.gemma) : "llama";
+  const std::string arch = s.hybrid    ? hybrid
+                           : s.gemma   ? "gemma" + std::to_string(s.gemma)
+                           : s.ungated ? "arcee"
+                                       : "llama";
   const std::uint32_t per_layer = s.gemma == 4 && !s.experts ? 32 : 0;
   w.add_string("general.architecture", arch);
   w.add_u32(arch + ".block_count", s.layers);
@@ -158,7 +162,7 @@ inline std::string tiny_model(const TinyShape& s = {}, std::uint32_t seed = 1) {
       norm(p + "ffn_gate_inp.scale");
       for (const char* name : {"pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"}) norm(p + name + ".weight");
     }
-    tensor(p + "ffn_gate.weight", s.width, s.ffn);
+    if (!s.ungated) tensor(p + "ffn_gate.weight", s.width, s.ffn);
     tensor(p + "ffn_up.weight", s.width, s.ffn);
     tensor(p + "ffn_down.weight", s.ffn, s.width);
   }

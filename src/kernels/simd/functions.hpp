@@ -11,6 +11,9 @@ void matmul_q8(const TileMatrix& w, std::size_t group_begin, std::size_t group_e
 void matmul_float(const TileMatrix& w, std::size_t group_begin, std::size_t group_end, const float* x,
                   std::size_t x_rows, std::size_t x_stride, float* y, std::size_t y_stride, std::byte* scratch);
 
+float dot_int8(const float* x, Int8Row y, std::size_t n);
+void axpy_int8(float* x, float a, Int8Row y, std::size_t n);
+
 void rms_norm(const float* x, const float* weight, float eps, std::size_t n, float* out);
 void add(float* x, const float* y, std::size_t n);
 void scale(float* x, float factor, std::size_t n);

@@ -10,6 +10,8 @@ const KernelTable& table() {
                                  .quantize = quantize,
                                  .matmul_q8 = matmul_q8,
                                  .matmul_float = matmul_float,
+                                 .dot_int8 = dot_int8,
+                                 .axpy_int8 = axpy_int8,
                                  .rms_norm = rms_norm,
                                  .add = add,
                                  .scale = scale,
