@@ -275,7 +275,7 @@ def sparse_rows(random, shape, rank):
     rows, cols = shape
     low = random.normal(0, rank**-0.5, (rows, rank)) @ random.normal(0, cols**-0.5, (rank, cols))
     values = 0.95 * low + random.normal(0, 0.32 * cols**-0.5, shape)
-    values[:, 0] = random.normal(-0.75, 0.2, rows)
+    values[:, 0] = random.normal(-1.15, 0.2, rows)
     return values.astype(np.float32)
 
 
