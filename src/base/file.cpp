@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "base/descriptor.hpp"
@@ -15,6 +16,8 @@
 namespace snug {
 
 namespace {
+
+constexpr std::string_view kTemporarySuffix = ".XXXXXX";  // as mkostemp() wants it
 
 class PosixFile final : public RandomAccessFile {
 public:
@@ -139,7 +142,7 @@ std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching cac
 
 void write_atomically(const std::string& path,
                       const std::function<void(const std::function<void(std::span<const std::byte>)>& append)>& write) {
-  std::string temporary = path + ".XXXXXX";
+  std::string temporary = path + std::string(kTemporarySuffix);
   const int fd = mkostemp(temporary.data(), O_CLOEXEC);
   if (fd < 0) fail<IoError>("cannot write {}: {}", path, std::strerror(errno));
   try {
@@ -156,6 +159,17 @@ void write_atomically(const std::string& path,
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() >= 0) fsync(directory.get());
+}
+
+void remove_abandoned(const std::string& path) {
+  const std::filesystem::path whole(path), folder = whole.parent_path();
+  const std::string begin = whole.filename().string() + ".";
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.empty() ? "." : folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(begin) && name.size() == begin.size() + kTemporarySuffix.size() - 1)
+      std::filesystem::remove(entry.path(), error);
+  }
 }
 
 std::string read_text_file(const std::string& path, Bytes limit) {

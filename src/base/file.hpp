@@ -57,6 +57,9 @@ std::unique_ptr<RandomAccessFile> open_file(const std::string& path, Caching cac
 void write_atomically(const std::string& path,
                       const std::function<void(const std::function<void(std::span<const std::byte>)>& append)>& write);
 
+/// Removes what a write_atomically() of `path` that was killed has left; REQUIRES: none is at work.
+void remove_abandoned(const std::string& path);
+
 /// Whole file as a string; throws IoError; refuses more than `limit` bytes.
 std::string read_text_file(const std::string& path, Bytes limit = 1ull << 30);
 

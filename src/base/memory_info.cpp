@@ -15,17 +15,6 @@ namespace snug {
 
 namespace {
 
-/// First word of a small file in /proc or /sys as a number; "max" and anything else is nothing.
-std::optional<Bytes> read_number(const std::string& path) {
-  std::ifstream in(path);
-  std::string word;
-  if (!(in >> word)) return std::nullopt;
-  Bytes value = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-  return value;
-}
-
 /// "KEY:   123 kB" of /proc/meminfo and /proc/self/status.
 Bytes read_kilobytes(const std::string& path, const std::string& key) {
   std::ifstream in(path);
@@ -40,6 +29,16 @@ Bytes read_kilobytes(const std::string& path, const std::string& key) {
 }
 
 }  // namespace
+
+std::optional<Bytes> read_number(const std::string& path) {
+  std::ifstream in(path);
+  std::string word;
+  if (!(in >> word)) return std::nullopt;
+  Bytes value = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
+  return value;
+}
 
 std::string system_root() {
   const char* root = std::getenv("SNUG_SYSTEM_ROOT");

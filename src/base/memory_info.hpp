@@ -1,6 +1,7 @@
 #pragma once
 /// What memory this process may use, and uses: physical RAM, cgroup limits (v1 and v2), resident set.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct MemoryInfo {
   Bytes charged = 0;    ///< what that cgroup is charged already
   Group group;          ///< that cgroup
 };
+
+/// First word of a small file in /proc or /sys as a number; "max" and anything else is nothing.
+std::optional<Bytes> read_number(const std::string& path);
 
 /// Where /proc and /sys are looked for: SNUG_SYSTEM_ROOT, with which tests run the binary on a system of their own.
 std::string system_root();

@@ -101,7 +101,7 @@ bool PressureWatch::refused(const Group& group) {
     const std::string events = read_small_file(group.directory + "/memory.events");
     count = number_after(events, "high").value_or(0) + number_after(events, "max").value_or(0);
   } else if (group.exists()) {
-    count = number_after("failcnt " + read_small_file(group.directory + "/memory.failcnt"), "failcnt").value_or(0);
+    count = static_cast<double>(read_number(group.directory + "/memory.failcnt").value_or(0));
   }
   const bool grew = group.directory == counted_group_ && count > refusals_;
   counted_group_ = group.directory;

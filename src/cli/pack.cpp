@@ -9,6 +9,7 @@
 #include "cli/commands.hpp"
 #include "cli/engine.hpp"
 #include "cli/model_store.hpp"
+#include "format/fingerprint.hpp"
 #include "format/pack.hpp"
 
 namespace snug {

@@ -5,6 +5,7 @@
 #include "base/file.hpp"
 #include "cli/commands.hpp"
 #include "cli/engine.hpp"
+#include "format/ffn_file.hpp"
 #include "measure/sparsify.hpp"
 
 namespace snug {
@@ -25,7 +26,7 @@ void run_sparsify(Options& o) {
     o.sparsify.progress = [](const char* step, std::size_t done, std::size_t all) {
       fmt::print(stderr, "\r{:<8} {:>4} of {:>4}{}", step, done, all, done == all ? "\n" : "");
     };
-  const std::string path = engine.model->file().path() + ".ffn";
+  const std::string path = ffn_path(engine.model->file());
   const SparsifyResult r = sparsify(*engine.model, *engine.ledger, *engine.pool, tokens, o.sparsify, path);
   fmt::print(
       "{}: {} layers, {} of neurons, {} of predictors of rank {}, which account for {:.0f}% of what {} tokens "

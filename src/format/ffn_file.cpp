@@ -1,17 +1,17 @@
 #include "format/ffn_file.hpp"
 
-#include <bit>
 #include <cstring>
 
 #include "base/error.hpp"
-#include "format/pack.hpp"
+#include "format/fingerprint.hpp"
+#include "format/hash.hpp"
 
 namespace snug {
 
 namespace {
 
 constexpr char kMagic[8] = {'S', 'N', 'U', 'G', 'F', 'F', 'N', 0};
-constexpr std::uint32_t kVersion = 1, kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxNeurons = 1 << 24;
+constexpr std::uint32_t kVersion = 2, kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxNeurons = 1 << 24;
 
 struct Header {
   char magic[8];
@@ -28,26 +28,12 @@ struct TableRow {
 };
 static_assert(sizeof(TableRow) == 16);
 
-/// FNV-1a over words of 8 bytes (the last one filled up with zeros).
-std::uint64_t checksum(std::span<const std::byte> bytes, std::uint64_t hash = 0xcbf29ce484222325u) {
-  while (!bytes.empty()) {
-    std::uint64_t word = 0;
-    const std::size_t n = std::min<std::size_t>(8, bytes.size());
-    std::memcpy(&word, bytes.data(), n);
-    hash = std::rotl(hash ^ word, 29) * 0x100000001b3u;
-    bytes = bytes.subspan(n);
-  }
-  return hash;
-}
-
-template <class T>
-std::uint64_t checksum_of(const T& value, std::uint64_t hash) {
-  return checksum(std::as_bytes(std::span(&value, 1)), hash);
-}
-
 std::uint64_t checksum_of(Header header, std::span<const TableRow> table) {
   header.checksum = 0;
-  return checksum(std::as_bytes(table), checksum(std::as_bytes(std::span(&header, 1))));
+  Hash hash;
+  hash.add_value(header);
+  hash.add(std::as_bytes(table));
+  return hash.value();
 }
 
 /// Everything has its place by the shape alone.
@@ -84,6 +70,10 @@ FfnPredictor FfnPredictor::at(const std::byte* data, const FfnShape& shape, std:
   const std::byte* inputs = spread + shape.inputs() * neurons * sizeof(float);
   return {reinterpret_cast<const std::uint32_t*>(data), reinterpret_cast<const float*>(weight),
           reinterpret_cast<const float*>(spread), inputs, inputs + shape.rank * Int8Row::bytes_for(shape.width)};
+}
+
+std::string ffn_path(const GgufFile& model) {
+  return model.path() + ".ffn";
 }
 
 FfnFile FfnFile::open(const std::string& path, const GgufFile& model) {
@@ -126,7 +116,7 @@ FfnFile FfnFile::parse(std::unique_ptr<RandomAccessFile> file, std::uint64_t fin
 
 void FfnFile::read_predictor(std::size_t layer, std::span<std::byte> into) const {
   file_->read(predictor_at_[layer], into);
-  bool sound = checksum(into) == checksums_[layer];
+  bool sound = hash_of(into) == checksums_[layer];
   const std::size_t n = shape_.neurons[layer];
   std::vector<bool> seen(n);
   for (std::size_t i = 0; sound && i < n; ++i) {
@@ -147,8 +137,7 @@ void write_ffn_file(const std::string& path, std::uint64_t fingerprint, const Ff
                     const std::function<std::vector<std::byte>(std::size_t layer)>& bundles) {
   const Places places = places_of(shape);
   std::vector<TableRow> table;
-  for (std::size_t i = 0; i < shape.neurons.size(); ++i)
-    table.push_back({shape.neurons[i], 0, checksum(predictors[i])});
+  for (std::size_t i = 0; i < shape.neurons.size(); ++i) table.push_back({shape.neurons[i], 0, hash_of(predictors[i])});
   Header h{};
   std::memcpy(h.magic, kMagic, sizeof kMagic);
   h.version = kVersion;

@@ -7,7 +7,7 @@
 /// 4 KiB. Vectors are int8 rows (kernels/int8_row.hpp).
 /// A bundle is [gate row | up row | down column] of one neuron, without the gate where the model has none. Neurons lie
 /// in the order of their activity, the busiest first; `number` says which of the model's each one is.
-/// Header, table and predictors are checked against their checksums; of the bundles only their place is.
+/// Header, table and predictors are checked against their checksums (XXH3-64); of the bundles only their place is.
 
 #include <functional>
 #include <memory>
@@ -63,6 +63,9 @@ private:
   std::vector<std::uint64_t> checksums_;
   std::vector<Bytes> predictor_at_, bundles_at_;
 };
+
+/// Where the neurons of a model lie: beside it.
+std::string ffn_path(const GgufFile& model);
 
 /// `bundles(layer)` gives the bundles of a layer when they are about to be written.
 void write_ffn_file(const std::string& path, std::uint64_t fingerprint, const FfnShape& shape,

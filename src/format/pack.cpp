@@ -1,7 +1,5 @@
 #include "format/pack.hpp"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "format/hash.hpp"
 #include "kernels/tile_matrix.hpp"
 
 namespace snug {
@@ -61,21 +60,6 @@ PackedTensor read_tensor(const nlohmann::json& json, Bytes end) {
   return t;
 }
 
-/// Owns the state of a running XXH3-64.
-class Hash {
-public:
-  Hash() : state_(XXH3_createState(), &XXH3_freeState) { XXH3_64bits_reset(state_.get()); }
-  void add(const void* data, std::size_t size) { XXH3_64bits_update(state_.get(), data, size); }
-  template <class T>
-  void add_number(T value) {
-    add(&value, sizeof(value));
-  }
-  std::uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
-
-private:
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
-};
-
 }  // namespace
 
 Bytes PackedTensor::expert_bytes() const {
@@ -104,7 +88,7 @@ PackFile PackFile::parse(std::unique_ptr<RandomAccessFile> file) {
   std::string table(table_size, '\0');
   const Bytes end = size - kTrailer - table_size;
   file->read(end, std::as_writable_bytes(std::span(table)));
-  if (XXH3_64bits(table.data(), table.size()) != hash) fail<FormatError>("{}: its table is damaged", path);
+  if (hash_of(std::as_bytes(std::span(table))) != hash) fail<FormatError>("{}: its table is damaged", path);
 
   PackFile pack;
   pack.file_ = std::move(file);
@@ -138,7 +122,7 @@ void PackFile::verify() const {
       for (Bytes at = 0, size = t.expert_bytes(); at < size; at += buffer.size()) {
         const std::span part(buffer.data(), static_cast<std::size_t>(std::min<Bytes>(buffer.size(), size - at)));
         file_->read(t.offset + e * t.expert_stride + at, part);
-        hash.add(part.data(), part.size());
+        hash.add(part);
       }
     if (hash.value() != t.checksum) fail<FormatError>("{}: tensor {} is damaged", file_->path(), t.name);
   }
@@ -157,33 +141,12 @@ std::string pack_tail(std::uint64_t model, const std::vector<PackedTensor>& tens
 }
 
 std::string seal_pack_table(std::string table) {
-  const std::uint64_t numbers[] = {table.size(), XXH3_64bits(table.data(), table.size())};
+  const std::uint64_t numbers[] = {table.size(), hash_of(std::as_bytes(std::span(table)))};
   return table.append(reinterpret_cast<const char*>(numbers), sizeof(numbers)).append(kMagic);
 }
 
 std::string pack_path(const GgufFile& model) {
   return model.path() + ".snug";
-}
-
-std::uint64_t model_fingerprint(const GgufFile& model) {
-  constexpr std::size_t kSamples = 64, kSampleBytes = 4096;
-  Hash hash;
-  for (const GgufTensor& t : model.tensors()) {
-    hash.add(t.name.data(), t.name.size());
-    hash.add_number(t.type);
-    hash.add_number(t.offset);
-    for (const std::uint64_t n : t.shape) hash.add_number(n);
-  }
-  std::vector<std::byte> sample(kSampleBytes);
-  for (unsigned f = 0; f < model.file_count(); ++f) {
-    const RandomAccessFile& file = model.file(f);
-    hash.add_number(file.size());
-    for (std::size_t i = 0; i < kSamples && file.size() >= kSampleBytes; ++i) {
-      file.read((file.size() - kSampleBytes) / kSamples * i, sample);
-      hash.add(sample.data(), sample.size());
-    }
-  }
-  return hash.value();
 }
 
 }  // namespace snug

@@ -60,7 +60,4 @@ std::string seal_pack_table(std::string table);
 /// Where the pack of a model lies: beside it.
 std::string pack_path(const GgufFile& model);
 
-/// Tells models apart: their tensors' names, types, shapes and places, and samples of their data.
-std::uint64_t model_fingerprint(const GgufFile& model);
-
 }  // namespace snug

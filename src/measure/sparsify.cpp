@@ -8,7 +8,7 @@
 
 #include "base/error.hpp"
 #include "format/ffn_file.hpp"
-#include "format/pack.hpp"
+#include "format/fingerprint.hpp"
 #include "measure/low_rank.hpp"
 
 namespace snug {

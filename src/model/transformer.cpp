@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/memory_info.hpp"
+#include "format/fingerprint.hpp"
 #include "model/rope.hpp"
 
 namespace snug {
@@ -140,7 +141,7 @@ void Transformer::write_pack(const std::string& path,
 }
 
 void Transformer::open_sparse_ffn() {
-  const std::string path = file_.path() + ".ffn";
+  const std::string path = ffn_path(file_);
   if (!std::filesystem::exists(path)) fail("{} is missing: snug sparsify makes it", path);
   FfnFile neurons = FfnFile::open(path, file_);
   const FfnShape& shape = neurons.shape();

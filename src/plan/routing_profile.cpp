@@ -6,7 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
-#include "format/pack.hpp"
+#include "format/fingerprint.hpp"
 #include "measure/routing.hpp"
 #include "weights/expert_policy.hpp"
 

@@ -1,12 +1,10 @@
 #include "weights/pack_writer.hpp"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <filesystem>
-#include <memory>
 
 #include "base/error.hpp"
+#include "format/hash.hpp"
 #include "format/pack.hpp"
 
 namespace snug {
@@ -16,7 +14,6 @@ namespace {
 constexpr Bytes kChunkBytes = 4 * kMiB;  // packed by the pool at once, then written
 
 using Append = std::function<void(std::span<const std::byte>)>;
-using Hash = std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)>;
 
 void append_text(const Append& append, const std::string& text) {
   append(std::as_bytes(std::span(text)));
@@ -45,7 +42,7 @@ public:
       : append_(append), pool_(pool), wrote_(std::move(wrote)), packed_(kChunkBytes), raw_(pool.size()) {}
 
   /// One expert of a tensor, filled up to a whole block.
-  void write_expert(const StoredTensor& tensor, std::size_t expert, XXH3_state_t* hash) {
+  void write_expert(const StoredTensor& tensor, std::size_t expert, Hash& hash) {
     const std::size_t each = tensor.group_bytes(), groups = tensor.weight.groups(), first = expert * groups;
     const std::size_t step = std::max<std::size_t>(1, kChunkBytes / each);
     packed_.resize(std::max<std::size_t>(packed_.size(), step * each));
@@ -57,7 +54,7 @@ public:
             tensor.read_groups(first + g + from, first + g + to, raw_[worker].data(), packed_.data() + from * each);
           });
       const std::span part(packed_.data(), n * each);
-      XXH3_64bits_update(hash, part.data(), part.size());
+      hash.add(part);
       put(part);
     }
     static constexpr std::byte kZeros[kDirectBlock]{};
@@ -77,24 +74,13 @@ private:
   std::vector<std::vector<std::byte>> raw_;
 };
 
-/// What an interrupted run has left beside `path`.
-void remove_leftovers(const std::filesystem::path& path) {
-  const std::string begin = path.filename().string() + ".";
-  std::error_code error;
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(begin) && name.size() == begin.size() + 6) std::filesystem::remove(entry.path(), error);
-  }
-}
-
 }  // namespace
 
 void write_pack(const std::string& path, std::uint64_t model, const std::vector<PackUnit>& units, ThreadPool& pool,
                 const std::function<void(Bytes done, Bytes all)>& progress) {
   std::vector<PackedTensor> tensors;
   const Bytes all = lay_out(units, tensors);
-  remove_leftovers(path);
+  remove_abandoned(path);
   std::error_code error;
   const auto folder = std::filesystem::path(path).parent_path();
   const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
@@ -108,14 +94,10 @@ void write_pack(const std::string& path, std::uint64_t model, const std::vector<
     done += kDirectBlock;
     std::size_t first = 0;
     for (const PackUnit& unit : units) {
-      std::vector<Hash> hashes;
-      for (std::size_t i = 0; i < unit.size(); ++i) {
-        hashes.emplace_back(XXH3_createState(), &XXH3_freeState);
-        XXH3_64bits_reset(hashes.back().get());
-      }
+      std::vector<Hash> hashes(unit.size());
       for (std::size_t e = 0; e < unit.front()->weight.experts; ++e)
-        for (std::size_t i = 0; i < unit.size(); ++i) writer.write_expert(*unit[i], e, hashes[i].get());
-      for (std::size_t i = 0; i < unit.size(); ++i) tensors[first + i].checksum = XXH3_64bits_digest(hashes[i].get());
+        for (std::size_t i = 0; i < unit.size(); ++i) writer.write_expert(*unit[i], e, hashes[i]);
+      for (std::size_t i = 0; i < unit.size(); ++i) tensors[first + i].checksum = hashes[i].value();
       first += unit.size();
     }
     append_text(append, pack_tail(model, tensors));

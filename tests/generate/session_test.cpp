@@ -7,7 +7,7 @@
 #include "base/error.hpp"
 #include "format/pack.hpp"
 #include "model/transformer.hpp"
-#include "support/stored_model.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
 namespace snug {
@@ -70,20 +70,21 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   }
 }
 
-void write_pack_of(const StoredModel& stored, ThreadPool& pool) {
+void write_pack_of(const std::string& path, ThreadPool& pool) {
   Ledger ledger(Ledger::kUnlimited);
-  const auto model = Model::load(stored.path(), ledger, pool, {.load_weights = false});
+  const auto model = Model::load(path, ledger, pool, {.load_weights = false});
   model->write_pack(pack_path(model->file()), [](Bytes, Bytes) {});
 }
 
 /// A model in ever smaller budgets gives the same logits; `least`: budgets that must do.
 void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view policy, std::size_t least,
                                       bool packed = false) {
-  StoredModel stored(tiny_model(shape));
+  const TemporaryFolder folder;
+  const std::string path = folder.write("tiny.gguf", tiny_model(shape));
   ThreadPool pool(2);
   const auto run = [&](Bytes budget, LedgerReport& report) {
     Ledger ledger(budget);
-    Transformer model(GgufFile::open(stored.path()), ledger, pool,
+    Transformer model(GgufFile::open(path), ledger, pool,
                       ModelOptions{.max_rows = 64, .context = 128, .expert_policy = std::string(policy)});
     Session session(model, 256, greedy());
     session.hash_logits(true);
@@ -98,7 +99,7 @@ void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view p
   LedgerReport report;
   const std::uint64_t expected = run(Ledger::kUnlimited, report);
   if (packed) {
-    write_pack_of(stored, pool);
+    write_pack_of(path, pool);
     EXPECT_EQ(run(Ledger::kUnlimited, report), expected);
   }
   const Bytes all = report.peak, weights = report.by_tag[static_cast<std::size_t>(Tag::weights)];

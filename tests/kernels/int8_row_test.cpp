@@ -8,23 +8,17 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "support/random_values.hpp"
 
 namespace snug {
 namespace {
 
 constexpr std::size_t kSizes[] = {32, 64, 96, 128, 160, 576, 896};
 
-std::vector<float> random_values(std::size_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(random);
-  return x;
-}
+using testing_support::random_values;
 
 std::vector<double> values_of(const std::vector<std::byte>& record, std::size_t n) {
   std::vector<double> values(n);

@@ -3,21 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "support/random_values.hpp"
 
 namespace snug {
 namespace {
 
-std::vector<float> random_values(std::size_t n, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(generator);
-  return x;
-}
+using testing_support::random_values;
 
 class Recurrent : public testing::TestWithParam<const KernelTable*> {};
 

@@ -5,20 +5,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
+
+#include "support/random_values.hpp"
 
 namespace snug {
 namespace {
 
 constexpr std::size_t kCols = 48, kRows = 80, kSamples = 400;
 
-std::vector<float> random_values(std::size_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(random);
-  return x;
-}
+using testing_support::random_values;
 
 /// [rows][cols] of rank `rank`.
 std::vector<float> planted(std::size_t rank) {

@@ -7,7 +7,7 @@
 #include <random>
 
 #include "base/error.hpp"
-#include "support/stored_model.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
 namespace snug {
@@ -43,8 +43,8 @@ TEST(RoutingProfileTest, GrowsWithTheCache) {
 }
 
 TEST(RoutingProfileTest, IsSavedBesideItsModel) {
-  const StoredModel stored(tiny_model({.experts = 4, .used = 2}));
-  const GgufFile file = GgufFile::open(stored.path());
+  const TemporaryFolder folder;
+  const GgufFile file = GgufFile::open(folder.write("tiny.gguf", tiny_model({.experts = 4, .used = 2})));
   EXPECT_FALSE(load_routing_profile(file));
   const RoutingProfile profile = make_routing_profile(skewed_trace(), 16);
   const std::string path = save_routing_profile(file, profile);
