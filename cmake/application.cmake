@@ -29,6 +29,10 @@ add_executable(same_answer bench/same_answer.cpp)
 target_link_libraries(same_answer PRIVATE snug_generate)
 snug_warnings(same_answer)
 
+add_executable(disk_read bench/disk_read.cpp)
+target_link_libraries(disk_read PRIVATE snug_plan)
+snug_warnings(disk_read)
+
 add_executable(logits tools/logits_main.cpp)
 target_link_libraries(logits PRIVATE snug_model)
 snug_warnings(logits)

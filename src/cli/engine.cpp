@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <filesystem>
+
 #include "cli/model_store.hpp"
+#include "format/pack.hpp"
 
 namespace snug {
 
@@ -47,6 +50,7 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   engine.pool = std::make_unique<ThreadPool>(options.threads);
   model_options.charge_process = true;
   if (!model_options.reference) model_options.sparse_ffn.share = options.sparse_share;
+  if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {
     engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);
   } catch (const OutOfBudget&) {
@@ -60,6 +64,13 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
          format_bytes(budget), context, format_bytes(round_up(least, kMiB)));
   }
   return engine;
+}
+
+MachineProfile machine_for(ThreadPool& pool, const std::string& model_path, Bytes budget, bool again) {
+  const std::string pack = pack_path(model_path);
+  std::error_code error;
+  const bool packed = std::filesystem::exists(pack, error);
+  return machine_profile(pool, packed ? pack : model_path, std::min(budget / 2, 128 * kMiB), again);
 }
 
 nlohmann::ordered_json ledger_json(const Ledger& ledger) {

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "base/ledger.hpp"
@@ -18,6 +19,7 @@ struct EngineOptions {
   std::string model, memory;
   unsigned threads = 0;
   float sparse_share = 0;  ///< of feed-forward neurons; 0: all of them, by the ordinary way
+  bool foresee = false;    ///< measure the machine before the model is loaded
 };
 
 /// MODEL, --memory and -t.
@@ -36,10 +38,14 @@ struct Engine {
   std::unique_ptr<Ledger> ledger;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
-  std::string name;  ///< as the user gave it
+  std::string name;                       ///< as the user gave it
+  std::optional<MachineProfile> machine;  ///< when it was asked to foresee
 };
 /// Finds the model (a known name is fetched when it is not there yet) and loads it within the budget.
 Engine load_engine(const EngineOptions& options, ModelOptions model_options = {});
+
+/// What the machine does now, as far as weights of this model are concerned; needs half of the budget for a moment.
+MachineProfile machine_for(ThreadPool& pool, const std::string& model_path, Bytes budget, bool again = false);
 
 nlohmann::ordered_json plan_json(const MemoryPlan& plan, const Prediction& prediction);
 

@@ -64,7 +64,8 @@ void add_pack(CLI::App& app) {
     ThreadPool pool(options->threads);
     Ledger ledger(Ledger::kUnlimited);
     const auto model = Model::load(path, ledger, pool, {.use_pack = false, .load_weights = false});
-    options->check ? check(pack_path(model->file()), *model) : write(pack_path(model->file()), *model);
+    const std::string path = pack_path(model->file().path());
+    options->check ? check(path, *model) : write(path, *model);
   });
 }
 

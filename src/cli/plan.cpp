@@ -106,7 +106,7 @@ void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "where the bytes go in a budget, and how fast it will run");
   add_engine_options(*command, o.engine);
   add_option(*command, "-c,--ctx-size", o.context, fmt::format("context in tokens (default: {})", kUsualContext));
-  command->add_flag("--probe", o.probe, "measure the machine again");
+  command->add_flag("--probe", o.probe, "measure all of the machine again, not only memory and disk");
   command->add_flag("--json", o.json, "for programs");
   command->footer(
       "Examples:\n  snug plan qwen2.5-coder-0.5b --memory 256MiB\n  snug plan model.gguf --memory 4GiB -c 32768 "
@@ -116,7 +116,7 @@ void add_plan(CLI::App& app) {
     const std::string path = find_or_fetch_model(o.engine.model);
     const Bytes budget = budget_of(o.engine);
     ThreadPool pool(o.engine.threads);
-    const MachineProfile machine = machine_profile(pool, path, o.probe);
+    const MachineProfile machine = machine_for(pool, path, budget, o.probe);
     Ledger ledger(Ledger::kUnlimited);
     const auto model = Model::load(
         path, ledger, pool, {.context = o.context, .charge_process = true, .load_weights = false, .plan_for = budget});

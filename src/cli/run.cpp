@@ -64,9 +64,18 @@ std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const RunOptions
   return std::make_unique<BudgetKeeper>(*engine.model, *engine.ledger, std::move(keeper));
 }
 
+std::optional<Foresight> foresee(const Engine& engine, std::size_t context) {
+  if (!engine.machine) return std::nullopt;
+  MemoryPlan plan = engine.model->plan(engine.ledger->report().limit, context);
+  if (const auto routing = load_routing_profile(engine.model->file())) apply(*routing, plan);
+  return Foresight{plan, predict(plan, *engine.machine)};
+}
+
 Run start(RunOptions& options, const CLI::App& command) {
   Run run;
   const MemoryInfo before = memory_info();
+  // A plan is of passes that use all weights.
+  options.engine.foresee = (options.json || options.stats) && options.engine.sparse_share == 0;
   run.engine = load_engine(options.engine, {.context = options.context});
   run.budget = keep_budget(run.engine, options, before);
   run.control = std::make_unique<ControlServer>(*run.budget, *run.engine.ledger);
@@ -75,6 +84,7 @@ Run start(RunOptions& options, const CLI::App& command) {
   const std::size_t trained = model.config().trained_context, context = options.context ? options.context : trained;
   if (context > trained)
     fmt::print(stderr, "note: the model was trained for {} tokens of context, not {}\n", trained, context);
+  run.foresight = foresee(run.engine, context);
   if (options.sampler.dry_multiplier > 0) options.sampler.dry_breakers = tokens_with(model.tokenizer(), "\n:\"*");
   run.session = std::make_unique<Session>(*run.engine.model, context, options.sampler);
   const int thinking = options.thinking == "on" ? 1 : options.thinking == "off" ? 0 : -1;
@@ -107,16 +117,6 @@ std::string_view reason_name(StopReason reason) {
 
 double rate(std::size_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-}
-
-/// What the plan foresees for this budget and the context that was really used.
-nlohmann::ordered_json prediction_json(const Run& run) {
-  const Model& model = *run.engine.model;
-  const auto held = run.budget->hold();
-  const MachineProfile machine = machine_profile(*run.engine.pool, model.file().path());
-  MemoryPlan plan = model.plan(run.engine.ledger->report().limit, run.session->context());
-  if (const auto routing = load_routing_profile(model.file())) apply(*routing, plan);
-  return plan_json(plan, predict(plan, machine));
 }
 
 nlohmann::ordered_json experts_json(const Model& model) {
@@ -157,8 +157,7 @@ void print_json(const Run& run, const GenerateResult& result) {
                                  {"pressure", pressure_json(run)},
                                  {"experts", experts_json(*run.engine.model)},
                                  {"sparse_ffn", sparse_json(*run.engine.model)}};
-  // A plan is of passes that use all weights.
-  if (run.engine.model->sparse_ffn_stats().tokens == 0) json["plan"] = prediction_json(run);
+  if (run.foresight) json["plan"] = plan_json(run.foresight->plan, run.foresight->prediction);
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
@@ -219,6 +218,9 @@ void print_stats(const Run& run) {
              rate(s.prompt_tokens, s.prompt_seconds));
   fmt::print(stderr, "answer    {:>6} tokens  {:>8.1f} tokens/s\n", s.generated_tokens,
              rate(s.generated_tokens, s.generate_seconds));
+  if (const auto& f = run.foresight)
+    fmt::print(stderr, "foreseen  prompt {:.1f} tokens/s (of {} tokens), answer {:.1f} tokens/s, memory {}\n",
+               f->prediction.prefill_tok_s, f->plan.max_rows, f->prediction.decode_tok_s, format_bytes(f->plan.used()));
   if (s.generated_tokens > 0) {
     const double moved = static_cast<double>(s.generate_bytes) / s.generate_seconds;
     fmt::print(stderr, "read      {} per token, {:.1f} GB/s", format_bytes(s.generate_bytes / s.generated_tokens),

@@ -22,6 +22,12 @@ struct RunOptions {
   bool raw = false, json = false, stats = false, no_pressure = false;
 };
 
+/// What the plan says before the first token.
+struct Foresight {
+  MemoryPlan plan;
+  Prediction prediction;
+};
+
 /// Everything that a run needs, in the order in which it must live.
 struct Run {
   Engine engine;
@@ -29,6 +35,7 @@ struct Run {
   std::unique_ptr<ControlServer> control;
   std::unique_ptr<Session> session;
   std::unique_ptr<Conversation> conversation;
+  std::optional<Foresight> foresight;  ///< when speeds are shown
 };
 
 /// Reads questions from the terminal and answers them until the end of input.

@@ -145,8 +145,8 @@ std::string seal_pack_table(std::string table) {
   return table.append(reinterpret_cast<const char*>(numbers), sizeof(numbers)).append(kMagic);
 }
 
-std::string pack_path(const GgufFile& model) {
-  return model.path() + ".snug";
+std::string pack_path(const std::string& model) {
+  return model + ".snug";
 }
 
 }  // namespace snug

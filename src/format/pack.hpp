@@ -57,7 +57,7 @@ std::string pack_tail(std::uint64_t model, const std::vector<PackedTensor>& tens
 /// A table with the trailer behind it.
 std::string seal_pack_table(std::string table);
 
-/// Where the pack of a model lies: beside it.
-std::string pack_path(const GgufFile& model);
+/// Where the pack of a model lies: beside its file.
+std::string pack_path(const std::string& model);
 
 }  // namespace snug

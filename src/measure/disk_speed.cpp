@@ -19,9 +19,9 @@ constexpr std::size_t kAlign = 4096;
 
 double measure_disk_read(const std::string& path, std::size_t block, double seconds) {
   const auto file = open_file(path, Caching::direct);
-  block = round_up(block, kAlign);
+  block = std::min(round_up(block, kAlign), file->size() / kAlign * kAlign);
+  if (block == 0) fail<IoError>("{} is too small to measure its disk", path);
   const Bytes blocks = file->size() / block;
-  if (blocks == 0) fail<IoError>("{} is too small to measure its disk", path);
   // On huge pages, as the buffers of streaming: where every page is a segment of its own, the disk is half as fast.
   Ledger unlimited(Ledger::kUnlimited);
   const Buffer memory(unlimited, Tag::scratch, std::max<Bytes>(2 * kMiB, kDepth * block));

@@ -7,7 +7,8 @@
 
 namespace snug {
 
-/// Bytes per second of reads of `block` bytes in order, from anywhere in the file, `seconds` long. Throws IoError.
+/// Bytes per second of reads of `block` bytes (or all that a small file has) in order, from anywhere in the file,
+/// `seconds` long. Throws IoError.
 double measure_disk_read(const std::string& path, std::size_t block, double seconds = 0.3);
 
 }  // namespace snug

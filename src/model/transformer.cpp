@@ -126,7 +126,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
 }
 
 void Transformer::use_pack() {
-  const std::string path = pack_path(file_);
+  const std::string path = pack_path(file_.path());
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return;
   PackFile pack = PackFile::open(path);

@@ -84,12 +84,17 @@ MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes me
   return profile;
 }
 
-MachineProfile machine_profile(ThreadPool& pool, const std::string& path, bool again) {
+MachineProfile machine_profile(ThreadPool& pool, const std::string& path, Bytes memory, bool again) {
   const std::string file = cache_file(), key = profile_key(pool, path);
   nlohmann::json all = read_cache(file);
   MachineProfile profile;
-  if (!again && all.contains(key) && load(all[key], profile)) return profile;
-  profile = probe_machine(pool, path);
+  if (!again && all.contains(key) && load(all[key], profile)) {
+    Ledger ledger(Ledger::kUnlimited);
+    profile.decode_bytes_s = measure_decode_bandwidth(pool, ledger, memory, 9);
+    profile.disk_bytes_s[kStreamBlock] = measure_disk_read(path, kStreamBlock, 0.15);
+    return profile;
+  }
+  profile = probe_machine(pool, path, memory);
   if (!file.empty()) store(file, std::move(all), key, profile);
   return profile;
 }

@@ -1,5 +1,6 @@
 #pragma once
-/// What this machine does at most, measured once and remembered: predictions rest on it.
+/// What this machine does at most: predictions rest on it. What stays is measured once and remembered; memory and disk,
+/// which change from minute to minute where others share them, are measured each time.
 
 #include <map>
 #include <string>
@@ -23,7 +24,9 @@ struct MachineProfile {
 MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes memory = 128 * kMiB);
 
 /// The profile remembered in XDG_CACHE_HOME/snug/machine.json (or ~/.cache) for this many threads and this disk, else
-/// measured and remembered. `again`: measures in any case.
-MachineProfile machine_profile(ThreadPool& pool, const std::string& path, bool again = false);
+/// measured and remembered; how fast products and the disk are now, in 0.2 s. `path`: the file that weights will be
+/// read from. `again`: measures everything.
+MachineProfile machine_profile(ThreadPool& pool, const std::string& path, Bytes memory = 128 * kMiB,
+                               bool again = false);
 
 }  // namespace snug

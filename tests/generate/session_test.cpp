@@ -73,7 +73,7 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
 void write_pack_of(const std::string& path, ThreadPool& pool) {
   Ledger ledger(Ledger::kUnlimited);
   const auto model = Model::load(path, ledger, pool, {.load_weights = false});
-  model->write_pack(pack_path(model->file()), [](Bytes, Bytes) {});
+  model->write_pack(pack_path(model->file().path()), [](Bytes, Bytes) {});
 }
 
 /// A model in ever smaller budgets gives the same logits; `least`: budgets that must do.
