@@ -57,7 +57,8 @@ void add_rm(CLI::App& app) {
       for (const StoredModel& m : stored_models())
         if (m.name == name) {
           found = std::filesystem::remove(m.path);
-          std::filesystem::remove(m.path + ".snug");  // its pack
+          for (const char* made : {".snug", ".ffn", ".routing"})  // by snug pack, sparsify, eval routing
+            std::filesystem::remove(m.path + made);
         }
       if (!found) fail("model '{}' is not in {}", name, model_folder());
     }

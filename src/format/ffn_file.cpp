@@ -148,6 +148,7 @@ void write_ffn_file(const std::string& path, std::uint64_t fingerprint, const Ff
   h.fingerprint = fingerprint;
   h.size = places.size;
   h.checksum = checksum_of(h, table);
+  remove_abandoned(path);
   write_atomically(path, [&](const auto& append) {
     Bytes at = 0;
     const auto put = [&](std::span<const std::byte> bytes) {
