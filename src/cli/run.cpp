@@ -128,6 +128,11 @@ nlohmann::ordered_json experts_json(const Model& model) {
           {"bytes_read", e.bytes_read}};
 }
 
+nlohmann::ordered_json streaming_json(const Model& model) {
+  const StreamStats s = model.stream_stats();
+  return {{"bytes_read", s.bytes_read}, {"reads", s.reads}, {"late", s.late}, {"restarts", s.restarts}};
+}
+
 nlohmann::ordered_json pressure_json(const Run& run) {
   const BudgetKeeper::Counts counts = run.budget->counts();
   return {{"shrunk", counts.shrunk}, {"grown", counts.grown}, {"budget", run.engine.ledger->report().limit}};
@@ -155,6 +160,7 @@ void print_json(const Run& run, const GenerateResult& result) {
                                  {"peak_rss_bytes", peak_resident_bytes()},
                                  {"ledger", ledger_json(*run.engine.ledger)},
                                  {"pressure", pressure_json(run)},
+                                 {"streaming", streaming_json(*run.engine.model)},
                                  {"experts", experts_json(*run.engine.model)},
                                  {"sparse_ffn", sparse_json(*run.engine.model)}};
   if (run.foresight) json["plan"] = plan_json(run.foresight->plan, run.foresight->prediction);

@@ -83,6 +83,8 @@ public:
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const GgufFile& file() const = 0;
   virtual std::size_t max_rows() const = 0;
+  /// Of weights that are read from the disk for each pass, since loading or the last resize().
+  virtual StreamStats stream_stats() const = 0;
   /// Of experts that are not all in memory.
   virtual ExpertStats expert_stats() const = 0;
   /// From now on appends what routers choose to `trace` (made empty first); null: no more. Only for models with

@@ -87,6 +87,7 @@ public:
   void want_experts(const Weight& part, const ExpertUses& uses) override;
   std::vector<std::uint32_t> next_experts() override;
   void expect_experts(const Weight& part, std::span<const std::uint32_t> experts) override;
+  StreamStats stream_stats() const { return read_ahead_ ? read_ahead_->stats() : StreamStats(); }
   ExpertStats expert_stats() const { return cache_ ? cache_->stats() : ExpertStats(); }
 
   /// Throws IoError when a file that weights are read from is not what it was.

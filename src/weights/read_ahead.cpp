@@ -97,6 +97,9 @@ bool ReadAhead::start_next(AsyncReader& reader) {
 
 void ReadAhead::claim(std::size_t index, const Range& extent, bool ahead) {
   Slot& slot = slots_[index];
+  stats_.bytes_read += extent.whole_blocks().size;
+  ++stats_.reads;
+  if (!ahead) ++stats_.late;
   slot.state = State::reading;
   slot.ahead = ahead;
   slot.extent = extent;
@@ -150,6 +153,7 @@ std::size_t ReadAhead::read_now(const Range& extent, std::unique_lock<std::mutex
       if (slots_[i].state == State::ready && slots_[i].users == 0 && slots_[i].asked == 0) drop(i);
     ahead_ = key(extent);
     early_.clear();
+    ++stats_.restarts;
   }
   const std::size_t index = take_free(lock);
   if (const auto found = present_.find(key(extent)); found != present_.end()) return found->second;  // meanwhile
@@ -212,6 +216,11 @@ ReadAhead::Lease ReadAhead::get(const Range& extent, Bytes offset, std::size_t s
   }
   std::shared_ptr<const void> held(&slot, [this, index](const void*) { release(index); });
   return {std::move(held), slot.memory + (offset - extent.whole_blocks().offset)};
+}
+
+StreamStats ReadAhead::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
 }
 
 }  // namespace snug

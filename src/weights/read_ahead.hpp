@@ -17,6 +17,14 @@
 
 namespace snug {
 
+/// What streaming did since it began.
+struct StreamStats {
+  Bytes bytes_read = 0;
+  std::uint64_t reads = 0;
+  std::uint64_t late = 0;      ///< of them, when somebody waited for them already
+  std::uint64_t restarts = 0;  ///< the order of last time did not hold
+};
+
 class ReadAhead {
 public:
   using Range = FileRange;
@@ -35,6 +43,7 @@ public:
   /// Bytes [offset, offset + size) of the extent's file, which lie within the extent; valid while the lease is held.
   /// The extent stays until as many bytes of it have been asked for as it has. Thread-safe. Throws IoError.
   Lease get(const Range& extent, Bytes offset, std::size_t size);
+  StreamStats stats() const;
 
 private:
   using Key = std::pair<const RandomAccessFile*, Bytes>;
@@ -63,13 +72,14 @@ private:
   void release(std::size_t index);
 
   Buffer memory_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;
   std::map<Key, std::size_t> present_;  ///< slots that are reading or ready, and not all asked for
   std::map<Key, Range> successor_;
   std::set<Key> early_;   ///< asked for before the thread came to them
   Key last_{}, ahead_{};  ///< begun last: by who asks, by the thread
+  StreamStats stats_;
   bool stop_ = false;
   std::thread thread_;
 };
