@@ -11,25 +11,34 @@ cd "$(dirname "$0")/../.."
 python=build/peers/llama/bin/python
 cmake --build build/release --target snug same_answer logits snug_render_template >/dev/null
 
-section() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+# What one check finds does not keep the next from running.
+failed=()
+section() { name=$1; printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+check() { "$@" || failed+=("$name"); }
 section "same answer"
 for model in "${models[@]}"; do
   echo "$model"
-  build/release/same_answer "$model" 20 512
+  check build/release/same_answer "$model" 20 512
 done
 section "divergence from f32"
-for model in "${models[@]}"; do build/release/snug eval kl "$model" --text "$text" --max-tokens 2048; done
+for model in "${models[@]}"; do check build/release/snug eval kl "$model" --text "$text" --max-tokens 2048; done
 section "perplexity"
-$python bench/peers/perplexity.py "$text" "${models[@]}" --max-tokens 10240
+check $python bench/peers/perplexity.py "$text" "${models[@]}" --max-tokens 10240
 section "logits of random models"
-bench/peers/logits.sh
+check bench/peers/logits.sh
 section "chat templates"
-$python bench/peers/template_compare.py build/release/snug_render_template "$templates" "${models[@]}"
+check $python bench/peers/template_compare.py build/release/snug_render_template "$templates" "${models[@]}"
 section "tokenizer"
-$python bench/peers/tokenizer_compare.py "${models[@]}" --text "$text"
+check $python bench/peers/tokenizer_compare.py "${models[@]}" --text "$text"
 section "fuzzing, 30 minutes"
 cmake --preset fuzz >/dev/null
 cmake --build build/fuzz --target gguf_fuzz >/dev/null
-new=$(mktemp -d)
-build/fuzz/gguf_fuzz -dict=tests/fuzz/gguf.dict -max_total_time=1800 -max_len=65536 "$new" tests/fuzz/corpus 2>&1 | tail -2
+fuzz() {
+  build/fuzz/gguf_fuzz -dict=tests/fuzz/gguf.dict -max_total_time=1800 -max_len=65536 "$(mktemp -d)" tests/fuzz/corpus 2>&1 | tail -2
+}
+check fuzz
 section done
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'found something: %s\n' "${failed[@]}"
+  exit 1
+fi

@@ -64,8 +64,8 @@ void add_pack(CLI::App& app) {
     ThreadPool pool(options->threads);
     Ledger ledger(Ledger::kUnlimited);
     const auto model = Model::load(path, ledger, pool, {.use_pack = false, .load_weights = false});
-    const std::string path = pack_path(model->file().path());
-    options->check ? check(path, *model) : write(path, *model);
+    const std::string pack = pack_path(model->file().path());
+    options->check ? check(pack, *model) : write(pack, *model);
   });
 }
 
