@@ -30,7 +30,9 @@ TEST(KvCodecTest, NamesAndPairsOfNames) {
   EXPECT_FALSE(parse_kv_format("").coded());
   EXPECT_FALSE(parse_kv_format("bf16").coded());
   for (const KvCodec* codec : kv_codecs())
-    if (codec->name() != "bf16") EXPECT_EQ(parse_kv_format(codec->name()).name(), codec->name());
+    if (codec->name() != "bf16") {
+      EXPECT_EQ(parse_kv_format(codec->name()).name(), codec->name());
+    }
   EXPECT_EQ(parse_kv_format("q8/kivi-2").name(), "q8/kivi-2");
   EXPECT_EQ(parse_kv_format("bf16/q8").name(), "bf16/q8");
   EXPECT_THROW(parse_kv_format("q9"), UsageError);
