@@ -119,7 +119,7 @@ ThreadPool::~ThreadPool() {
   for (auto& worker : state_->workers) worker.join();
 }
 
-void ThreadPool::run(std::size_t n, std::size_t grain, void* context, Chunk chunk) {
+void ThreadPool::run(std::size_t n, std::size_t grain, Order order, void* context, Chunk chunk) {
   grain = std::max<std::size_t>(1, grain);
   if (n == 0) return;
   if (n <= grain || size_ == 1) {
@@ -132,8 +132,9 @@ void ThreadPool::run(std::size_t n, std::size_t grain, void* context, Chunk chun
   s.chunk = chunk;
   const std::size_t chunks = (n + grain - 1) / grain;
   for (std::size_t i = 0; i < size_; ++i) {
-    s.segments[i].next.store(chunks * i / size_ * grain, std::memory_order_relaxed);
-    s.segments[i].end = std::min(n, chunks * (i + 1) / size_ * grain);
+    const bool shared = order == Order::one_by_one;  // all of it is the first worker's, and the others help
+    s.segments[i].next.store(shared ? (i ? n : 0) : chunks * i / size_ * grain, std::memory_order_relaxed);
+    s.segments[i].end = shared ? n : std::min(n, chunks * (i + 1) / size_ * grain);
   }
   s.done.store(0, std::memory_order_relaxed);
   s.epoch.fetch_add(1, std::memory_order_release);

@@ -23,16 +23,26 @@ public:
   /// exception thrown by fn is rethrown here. Which worker gets a chunk must never influence a result.
   template <class F>
   void parallel_for(std::size_t n, std::size_t grain, F&& fn) {
-    using Fn = std::remove_reference_t<F>;
-    run(n, grain, const_cast<void*>(static_cast<const void*>(&fn)),
-        [](void* context, std::size_t begin, std::size_t end, unsigned worker) {
-          (*static_cast<Fn*>(context))(begin, end, worker);
-        });
+    run(n, grain, Order::by_worker, context_of(fn), call<F>);
+  }
+  /// The same with chunks handed out from first to last, whoever asks: for what is read in order.
+  template <class F>
+  void parallel_in_order(std::size_t n, std::size_t grain, F&& fn) {
+    run(n, grain, Order::one_by_one, context_of(fn), call<F>);
   }
 
 private:
   using Chunk = void (*)(void* context, std::size_t begin, std::size_t end, unsigned worker);
-  void run(std::size_t n, std::size_t grain, void* context, Chunk chunk);
+  enum class Order { by_worker, one_by_one };
+  template <class F>
+  static void* context_of(F& fn) {
+    return const_cast<void*>(static_cast<const void*>(&fn));
+  }
+  template <class F>
+  static void call(void* context, std::size_t begin, std::size_t end, unsigned worker) {
+    (*static_cast<std::remove_reference_t<F>*>(context))(begin, end, worker);
+  }
+  void run(std::size_t n, std::size_t grain, Order order, void* context, Chunk chunk);
 
   struct State;
   unsigned size_;

@@ -66,7 +66,7 @@ void Products::run(std::span<const Job> jobs) {
   // Long runs of weights keep the memory pipe full; several per worker keep both ends together.
   const bool few = jobs[0].input.rows <= kFewRows;
   const std::size_t grain = few ? std::clamp<std::size_t>(chunks.size() / (pool_.size() * 4), 1, 8) : 1;
-  pool_.parallel_for(chunks.size(), grain, [&](std::size_t from, std::size_t to, unsigned worker) {
+  share_out(chunks.size(), grain, jobs[0].linear->bytes(), [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
       const Chunk& c = chunks[i];
       const Job& job = jobs[c.job];
@@ -93,7 +93,7 @@ void Products::run(std::span<const Job> jobs) {
 void Products::run_gated(std::span<const GatedJob> jobs, Act act) {
   const auto chunks =
       split(jobs, source_.streams() ? 1 : pool_.size(), [](const GatedJob& job) { return job.gate->groups(); });
-  pool_.parallel_for(chunks.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
+  share_out(chunks.size(), 1, jobs[0].gate->bytes(), [&](std::size_t from, std::size_t to, unsigned worker) {
     for (std::size_t i = from; i < to; ++i) {
       const Chunk& c = chunks[i];
       const GatedJob& job = jobs[c.job];

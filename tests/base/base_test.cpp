@@ -31,6 +31,21 @@ TEST(ThreadPoolTest, EveryIndexOnce) {
   }
 }
 
+TEST(ThreadPoolTest, InOrderNobodyBeginsBeforeWhatComesFirst) {
+  for (const unsigned threads : {1u, 2u, 5u}) {
+    ThreadPool pool(threads);
+    std::atomic<std::size_t> begun{0};
+    std::vector<std::atomic<int>> seen(1000);
+    pool.parallel_in_order(1000, 3, [&](std::size_t from, std::size_t to, unsigned) {
+      // Others may have taken the next chunks meanwhile, one each.
+      EXPECT_LE(from, begun + 3 * threads);
+      begun += to - from;
+      for (std::size_t i = from; i < to; ++i) ++seen[i];
+    });
+    for (const auto& count : seen) EXPECT_EQ(count, 1);
+  }
+}
+
 TEST(ThreadPoolTest, AnExceptionComesBackAndThePoolGoesOn) {
   ThreadPool pool(3);
   for (int round = 0; round < 20; ++round) {
