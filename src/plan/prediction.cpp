@@ -7,7 +7,7 @@ namespace snug {
 namespace {
 
 // Shares of the limits that are reached (docs/RESULTS.md), and what does not depend on the model's size.
-constexpr double kDecodeShare = 1.0, kInt8Share = 0.45, kDiskShare = 0.85;
+constexpr double kDecodeShare = 1.0, kInt8Share = 0.45, kDiskShare = 1.0;
 constexpr double kAheadBytes = 2 << 20;  // with so much to read ahead into, the disk is used half of the time
 constexpr double kPackBytes = 12e9;      // per second: read weights are brought into the kernels' layout
 constexpr double kDirectBytes = 30e9;    // the same from a pack: only the kernel's work for a direct read
