@@ -17,8 +17,8 @@ constexpr double kLayerSeconds = 25e-6;  // handing work to the threads, norms, 
 double overlapped(double a, double b, double power) {
   return std::pow(std::pow(a, power) + std::pow(b, power), 1 / power);
 }
-// Measured: where dense weights are decoded there is little to compute for what is read, and memory and disk get in each
-// other's way; experts are computed while others are read.
+// Measured: where dense weights are decoded there is little to compute for what is read, and memory and disk get in
+// each other's way; experts are computed while others are read.
 constexpr double kPrefillOverlap = 3, kDenseOverlap = 1, kExpertOverlap = 1.5;
 
 double as_double(std::uint64_t value) {
