@@ -30,8 +30,8 @@ def main():
         model, budgets, contexts = case.rsplit(":", 2)
         for budget in map(int, budgets.split(",")):
             for context in map(int, contexts.split(",")):
-                # A prompt of half of the context: that is what the plan is for.
-                prompt = "one two three four five six seven eight nine ten " * max(1, context // 2 // 11)
+                # The context is full at the end: that is what the plan's bytes are for.
+                prompt = "one two three four five six seven eight nine ten " * max(1, (context - o.gen - 10) // 10)
                 speeds = []
                 for _ in range(o.runs):
                     group = Group(budget * MIB + 32 * MIB)

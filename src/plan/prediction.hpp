@@ -9,7 +9,7 @@ namespace snug {
 struct Prediction {
   double decode_tok_s = 0;                      ///< one sequence, context half full
   double prefill_tok_s = 0;                     ///< a prompt of max_rows tokens
-  double disk_seconds = 0, memory_seconds = 0;  ///< of a decode step; they overlap
+  double disk_seconds = 0, memory_seconds = 0;  ///< of a decode step; they may overlap
 };
 
 Prediction predict(const MemoryPlan& plan, const MachineProfile& machine);

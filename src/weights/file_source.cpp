@@ -205,6 +205,7 @@ void FileSource::settle(const WeightPlan& lying) {
   const bool some_seldom = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.seldom; });
   if (lying.bands < PinnedBands::kBands || some_seldom) start_streaming(lying.buffers - lying.staging);
   bands_.resize(lying.bands);
+  if (read_ahead_) foresee_order();
   if (cache_) cache_->set_capacity(lying.experts);
   if (!cache_ && !sets_.empty())
     cache_ = std::make_unique<ExpertCache>(
@@ -247,6 +248,19 @@ void FileSource::start_streaming(Bytes memory) {
   for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * buffers.packed);
   read_ahead_ = std::make_unique<ReadAhead>(ledger_, buffers.ahead, buffers.raw);
   buffer_bytes_ = memory;
+}
+
+/// Tensors are used in the order in which they were added, more or less.
+void FileSource::foresee_order() {
+  std::vector<FileRange> order;
+  for (const Entry& e : entries_) {
+    if (!e.banded()) continue;
+    for (std::size_t g = pinned_groups(e, bands_.count()), all = e.stored.all_groups(); g < all;) {
+      order.push_back(extent_of(e, g, g + 1));
+      g += std::max<std::size_t>(1, order.back().size / e.stored.file_group_bytes());
+    }
+  }
+  read_ahead_->expect(order);
 }
 
 void FileSource::stop_streaming() {

@@ -123,6 +123,7 @@ private:
   void settle(const WeightPlan& lying);
   void load_whole();
   void start_streaming(Bytes free);
+  void foresee_order();
   void stop_streaming();
   void open_direct();
   /// What is read from the disk with groups [begin, end): those around them that are not pinned.

@@ -69,10 +69,21 @@ void ReadAhead::keep_reading(AsyncReader& reader, std::unique_lock<std::mutex>& 
   }
 }
 
+void ReadAhead::expect(const std::vector<Range>& order) {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 1; i < order.size(); ++i) expected_[key(order[i - 1])] = order[i];
+}
+
+const FileRange* ReadAhead::after(const Key& extent) const {
+  for (const auto* order : {&successor_, &expected_})
+    if (const auto next = order->find(extent); next != order->end()) return &next->second;
+  return nullptr;
+}
+
 bool ReadAhead::start_next(AsyncReader& reader) {
-  const auto next = successor_.find(ahead_);
-  if (next == successor_.end()) return false;
-  const Range& extent = next->second;
+  const Range* next = after(ahead_);
+  if (!next) return false;
+  const Range extent = *next;
   if (early_.erase(key(extent)) > 0) {
     ahead_ = key(extent);
     return true;
@@ -121,9 +132,9 @@ void ReadAhead::drop(std::size_t index) {
 bool ReadAhead::is_soon(const Range& extent) const {
   Key at = ahead_;
   for (std::size_t i = 0; i < kSoon; ++i) {
-    const auto next = successor_.find(at);
-    if (next == successor_.end()) return false;
-    at = key(next->second);
+    const Range* next = after(at);
+    if (!next) return false;
+    at = key(*next);
     if (at == key(extent)) return true;
   }
   return false;

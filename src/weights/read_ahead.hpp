@@ -40,6 +40,9 @@ public:
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
 
+  /// Until an order has been seen: these follow each other, probably.
+  void expect(const std::vector<Range>& order);
+
   /// Bytes [offset, offset + size) of the extent's file, which lie within the extent; valid while the lease is held.
   /// The extent stays until as many bytes of it have been asked for as it has. Thread-safe. Throws IoError.
   Lease get(const Range& extent, Bytes offset, std::size_t size);
@@ -66,6 +69,8 @@ private:
   void claim(std::size_t index, const Range& extent, bool ahead);
   void forget(std::size_t index);
   void drop(std::size_t index);
+  /// What comes after an extent; null when nobody knows.
+  const Range* after(const Key& extent) const;
   bool is_soon(const Range& extent) const;
   std::size_t take_free(std::unique_lock<std::mutex>& lock);
   std::size_t read_now(const Range& extent, std::unique_lock<std::mutex>& lock);
@@ -75,10 +80,10 @@ private:
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;
-  std::map<Key, std::size_t> present_;  ///< slots that are reading or ready, and not all asked for
-  std::map<Key, Range> successor_;
-  std::set<Key> early_;   ///< asked for before the thread came to them
-  Key last_{}, ahead_{};  ///< begun last: by who asks, by the thread
+  std::map<Key, std::size_t> present_;         ///< slots that are reading or ready, and not all asked for
+  std::map<Key, Range> successor_, expected_;  ///< seen; guessed before
+  std::set<Key> early_;                        ///< asked for before the thread came to them
+  Key last_{}, ahead_{};                       ///< begun last: by who asks, by the thread
   StreamStats stats_;
   bool stop_ = false;
   std::thread thread_;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <random>
 
@@ -40,6 +41,21 @@ TEST_F(ReadAheadTest, TheSameOrderAgainAndAgain) {
   ReadAhead ahead(ledger, 8, kSize);
   for (int pass = 0; pass < 20; ++pass)
     for (std::size_t i = 0; i < kCount; ++i) ASSERT_TRUE(right(get(ahead, range(i)), i)) << pass << " " << i;
+}
+
+TEST_F(ReadAheadTest, AnExpectedOrderIsReadAheadFromTheFirstPassOn) {
+  ReadAhead ahead(ledger, 8, kSize);
+  std::vector<ReadAhead::Range> order;
+  for (std::size_t i = 0; i < kCount; ++i) order.push_back(range(i));
+  ahead.expect(order);
+  ASSERT_TRUE(right(get(ahead, range(0)), 0));
+  for (int i = 0; i < 5000 && ahead.stats().reads < 4; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_GE(ahead.stats().reads, 4u);
+  EXPECT_EQ(ahead.stats().late, 1u);
+  for (std::size_t i = 1; i < kCount; ++i) ASSERT_TRUE(right(get(ahead, range(i)), i)) << i;
+  // And when it is another one, that is what comes.
+  for (int pass = 0; pass < 3; ++pass)
+    for (std::size_t i = kCount; i-- > 0;) ASSERT_TRUE(right(get(ahead, range(i)), i)) << pass << " " << i;
 }
 
 TEST_F(ReadAheadTest, AnyOrder) {
