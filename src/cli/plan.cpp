@@ -119,8 +119,12 @@ void add_plan(CLI::App& app) {
     ThreadPool pool(o.engine.threads);
     const MachineProfile machine = machine_for(pool, path, budget, o.probe);
     Ledger ledger(Ledger::kUnlimited);
-    const auto model = Model::load(
-        path, ledger, pool, {.context = o.context, .charge_process = true, .kv = parse_kv_format(o.engine.kv), .load_weights = false, .plan_for = budget});
+    const auto model = Model::load(path, ledger, pool,
+                                   {.context = o.context,
+                                    .charge_process = true,
+                                    .kv = parse_kv_format(o.engine.kv),
+                                    .load_weights = false,
+                                    .plan_for = budget});
     MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);
     const auto routing = load_routing_profile(model->file());
     if (routing) apply(*routing, plan);

@@ -2,8 +2,8 @@
 /// Integer codes of a page of keys or values, laid out so that they unpack into the tiles of kv_tile.hpp.
 ///
 /// A page is `pairs` pairs of lines: of two dimensions for keys, of two tokens for values. A pair has `vectors` vectors
-/// of 32 values whose lanes alternate between its two lines. `group` vectors (16 values of each line per vector) share a
-/// scale and a least value per line: value = least + code * scale. In memory a group is
+/// of 32 values whose lanes alternate between its two lines. `group` vectors (16 values of each line per vector) share
+/// a scale and a least value per line: value = least + code * scale. In memory a group is
 ///   bf16 scale[2], bf16 least[2], then units of 16 bytes:
 /// byte i of a unit holds, from the lowest bits up, the codes at i, 16 + i, 32 + i, ... of what the unit covers.
 

@@ -43,7 +43,8 @@ Bytes KvPools::bytes(std::size_t tokens) const {
     const Bytes token = shape.page_bytes() / kPageTokens;
     Bytes each = kept * token;
     if (format_.coded()) {
-      const Bytes behind = tokens - kept, coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
+      const Bytes behind = tokens - kept,
+                  coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
                   dropped = only_coded(tokens) * kPageTokens;
       const Bytes coded_tokens = coded > behind ? coded - behind : 0;
       each = coded_tokens / kPageTokens * format_.page_bytes(shape.k_dim, shape.v_dim) +

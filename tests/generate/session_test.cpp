@@ -71,7 +71,8 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
 }
 
 TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
-  const std::string file = tiny_model({.context = 1024}), prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
+  const std::string file = tiny_model({.context = 1024}),
+                    prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
   const auto run = [&](const KvFormat& format, unsigned threads, std::size_t rows, std::size_t speculate) {
     Ledger ledger(Ledger::kUnlimited);
     ThreadPool pool(threads);

@@ -122,8 +122,7 @@ void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, st
       const float x = from_bf16(tiles[half / 2 * stride + half % 2 * 16 + i]);
       const float scaled = (x - least[i % 2]) * inverse[i % 2] + 0.5f;
       const auto code = static_cast<std::uint32_t>(scaled < levels ? scaled : levels);
-      units[half / per_unit * KvCodes::kUnitBytes + i] |=
-          static_cast<std::uint8_t>(code << (half % per_unit * bits));
+      units[half / per_unit * KvCodes::kUnitBytes + i] |= static_cast<std::uint8_t>(code << (half % per_unit * bits));
     }
 }
 
