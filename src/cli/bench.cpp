@@ -103,6 +103,7 @@ void run_bench(const BenchOptions& options) {
   nlohmann::ordered_json json = {{"model", engine.name},
                                  {"threads", engine.pool->size()},
                                  {"isa", kernels().name},
+                                 {"kv", parse_kv_format(options.engine.kv).name()},
                                  {"load_seconds", load_seconds}};
   for (const std::size_t depth : options.prefill_depths) {
     if (options.prompt == 0) break;
@@ -144,6 +145,7 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "measure speed, and its share of the machine's limits");
   add_engine_options(*command, options->engine);
+  add_kv_option(*command, options->engine);
   add_option(*command, "--prompt", options->prompt, "tokens of the prefill; 0: none")->capture_default_str();
   add_option(*command, "--gen", options->generate, "decode steps; 0: none")->capture_default_str();
   add_option(*command, "--depth", options->depths, "tokens that are in the cache before, e.g. 0,4096,16384")

@@ -20,6 +20,15 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->check(CLI::Range(1u, 1024u));
 }
 
+void add_kv_option(CLI::App& command, EngineOptions& options) {
+  std::string names;
+  for (const KvCodec* codec : kv_codecs()) names += fmt::format("{}{}", names.empty() ? "" : ", ", codec->name());
+  add_option(command, "--kv", options.kv,
+             fmt::format("how older keys and values are kept: {}, or KEYS/VALUES (default bf16; the others lose "
+                         "quality)",
+                         names));
+}
+
 void add_sparse_option(CLI::App& command, EngineOptions& options) {
   add_option(command, "--sparse-ffn", options.sparse_share,
              "decode with this share of the feed-forward neurons, chosen for each token (default 0.5; loses quality; "
@@ -49,7 +58,10 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   engine.ledger = std::make_unique<Ledger>(budget);
   engine.pool = std::make_unique<ThreadPool>(options.threads);
   model_options.charge_process = true;
-  if (!model_options.reference) model_options.sparse_ffn.share = options.sparse_share;
+  if (!model_options.reference) {
+    model_options.sparse_ffn.share = options.sparse_share;
+    model_options.kv = parse_kv_format(options.kv);
+  }
   if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {
     engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);

@@ -18,12 +18,16 @@ namespace snug {
 struct EngineOptions {
   std::string model, memory;
   unsigned threads = 0;
+  std::string kv;          ///< how pages of the KV cache are kept (kv/kv_codec.hpp)
   float sparse_share = 0;  ///< of feed-forward neurons; 0: all of them, by the ordinary way
   bool foresee = false;    ///< measure the machine before the model is loaded
 };
 
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
+
+/// --kv CODEC.
+void add_kv_option(CLI::App& command, EngineOptions& options);
 
 /// --sparse-ffn[=SHARE].
 void add_sparse_option(CLI::App& command, EngineOptions& options);

@@ -34,6 +34,7 @@ void add_common(CLI::App& command, EvalOptions& options) {
 }
 
 void add_sparse(CLI::App& command, EvalOptions& options) {
+  add_kv_option(command, options.engine);
   add_sparse_option(command, options.engine);
   command.add_flag("--oracle", options.oracle,
                    "with --sparse-ffn: choose by the true activations, to see what the predictor loses");
@@ -87,7 +88,6 @@ void run_perplexity(EvalOptions& options) {
   show_progress(options.windows);
   const PerplexityResult r = perplexity(*engine.model, tokens, options.windows);
   const Bytes weights = engine.ledger->report().by_tag[static_cast<std::size_t>(Tag::weights)];
-  const ModelConfig& c = engine.model->config();
   if (options.json) {
     const nlohmann::ordered_json json = {
         {"model", engine.name},
@@ -96,8 +96,8 @@ void run_perplexity(EvalOptions& options) {
         {"context", options.windows.context},
         {"nll", r.nll},
         {"ppl", r.perplexity},
-        {"kv", "bf16"},
-        {"kv_bytes_per_token", c.kv_bytes(options.windows.context) / options.windows.context},
+        {"kv", parse_kv_format(options.engine.kv).name()},
+        {"kv_bytes_per_token", engine.model->kv_bytes(options.windows.context) / options.windows.context},
         {"weight_bytes", weights},
         {"sparse_ffn", sparse_json(engine.model->sparse_ffn_stats())},
         {"seconds", seconds_since(start)}};

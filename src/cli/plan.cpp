@@ -105,6 +105,7 @@ void add_plan(CLI::App& app) {
   PlanOptions& o = *options;
   CLI::App* command = app.add_subcommand("plan", "where the bytes go in a budget, and how fast it will run");
   add_engine_options(*command, o.engine);
+  add_kv_option(*command, o.engine);
   add_option(*command, "-c,--ctx-size", o.context, fmt::format("context in tokens (default: {})", kUsualContext));
   command->add_flag("--probe", o.probe, "measure all of the machine again, not only memory and disk");
   command->add_flag("--json", o.json, "for programs");
@@ -118,8 +119,12 @@ void add_plan(CLI::App& app) {
     ThreadPool pool(o.engine.threads);
     const MachineProfile machine = machine_for(pool, path, budget, o.probe);
     Ledger ledger(Ledger::kUnlimited);
-    const auto model = Model::load(
-        path, ledger, pool, {.context = o.context, .charge_process = true, .load_weights = false, .plan_for = budget});
+    const auto model = Model::load(path, ledger, pool,
+                                   {.context = o.context,
+                                    .charge_process = true,
+                                    .kv = parse_kv_format(o.engine.kv),
+                                    .load_weights = false,
+                                    .plan_for = budget});
     MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);
     const auto routing = load_routing_profile(model->file());
     if (routing) apply(*routing, plan);

@@ -257,6 +257,7 @@ void add_run(CLI::App& app) {
   CLI::App* command = app.add_subcommand("run", "generate text, or chat when there is no prompt");
   add_engine_options(*command, o.engine);
   add_sparse_option(*command, o.engine);
+  add_kv_option(*command, o.engine);
   command->add_option("PROMPT", o.prompt, "the question; standard input and -f FILE are appended");
   command->add_option("-p,--prompt", o.prompt_flag, "the same as PROMPT");
   command->add_option("-f,--file", o.file, "read the prompt from a file");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/int8_row.hpp"
+#include "kernels/kv_codes.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -97,6 +98,11 @@ struct KernelTable {
   /// Folds `part` into `total` (call in order of token index).
   void (*merge)(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
                 std::size_t v_dim);
+
+  // --- coded pages of keys or values (kv_codes.cpp) ---
+  /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes, clipped to none).
+  void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
+  void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

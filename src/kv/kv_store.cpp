@@ -6,23 +6,67 @@
 
 namespace snug {
 
-KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes) : shapes_(std::move(shapes)) {
+namespace {
+
+std::size_t pages_of(std::size_t tokens) {
+  return (tokens + kPageTokens - 1) / kPageTokens;
+}
+
+/// Coded pages stay in bf16 too for so long that truncate() can go back by a page.
+std::size_t only_coded(std::size_t tokens) {
+  const std::size_t coded = KvFormat::coded_pages(tokens);
+  return coded > 0 ? coded - 1 : 0;
+}
+
+}  // namespace
+
+KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
+    : shapes_(std::move(shapes)), format_(format) {
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size;
+  const auto pool_for = [&](std::size_t bytes) {
+    auto& pool = by_size[bytes];
+    if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
+    return pool;
+  };
   for (const KvShape& shape : shapes_) {
-    if (shape.kv_heads == 0) {
-      pools_.emplace_back();
-      continue;
-    }
-    auto& pool = by_size[shape.page_bytes()];
-    if (!pool) pool = std::make_shared<PagePool>(ledger, shape.page_bytes());
-    pools_.push_back(pool);
+    const bool some = shape.kv_heads > 0;
+    pools_.push_back(some ? pool_for(shape.page_bytes()) : nullptr);
+    coded_pools_.push_back(some && format_.coded() ? pool_for(format_.page_bytes(shape.k_dim, shape.v_dim)) : nullptr);
   }
+}
+
+Bytes KvPools::bytes(std::size_t tokens) const {
+  Bytes total = 0;
+  for (const KvShape& shape : shapes_) {
+    if (shape.kv_heads == 0) continue;
+    const Bytes kept = shape.window ? std::min<Bytes>(tokens, shape.window) : tokens;
+    const Bytes token = shape.page_bytes() / kPageTokens;
+    Bytes each = kept * token;
+    if (format_.coded()) {
+      const Bytes behind = tokens - kept,
+                  coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
+                  dropped = only_coded(tokens) * kPageTokens;
+      const Bytes coded_tokens = coded > behind ? coded - behind : 0;
+      each = coded_tokens / kPageTokens * format_.page_bytes(shape.k_dim, shape.v_dim) +
+             (tokens - std::max(dropped, behind)) * token;
+    }
+    total += shape.kv_heads * each;
+  }
+  return total;
+}
+
+Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
+  if (!format_.coded()) return bytes(tokens);
+  Bytes chunk = 0;
+  for (const KvShape& shape : shapes_) chunk += shape.kv_heads * (shape.page_bytes() / kPageTokens);
+  return bytes(tokens) + std::min(rows, tokens) * chunk;
 }
 
 Bytes KvPools::slack_bytes() const {
   std::set<const PagePool*> distinct;
-  for (const auto& pool : pools_)
-    if (pool) distinct.insert(pool.get());
+  for (const auto* pools : {&pools_, &coded_pools_})
+    for (const auto& pool : *pools)
+      if (pool) distinct.insert(pool.get());
   Bytes total = 0;
   for (const PagePool* pool : distinct) total += pool->slab_bytes();
   return total;
@@ -35,17 +79,27 @@ KvStore::KvStore(KvPools& pools, std::size_t slack) : pools_(pools), slack_(slac
     total += shape.kv_heads;
   }
   pages_.resize(total);
+  coded_.resize(total);
+  coded_count_.resize(first_.size());
 }
 
 KvStore::~KvStore() {
   for (std::size_t layer = 0; layer < first_.size(); ++layer)
-    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head)
+    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
       for (std::byte* page : pages_[index(layer, head)])
         if (page) pools_.pool(layer).free(page);
+      for (std::byte*& page : coded_[index(layer, head)]) free_coded(layer, page);
+    }
+}
+
+void KvStore::free_coded(std::size_t layer, std::byte*& page) noexcept {
+  if (page) pools_.coded_pool(layer).free(page);
+  page = nullptr;
 }
 
 void KvStore::reserve(std::size_t tokens) {
-  const std::size_t wanted = (tokens + kPageTokens - 1) / kPageTokens;
+  const std::size_t wanted = pages_of(tokens);
+  const std::size_t coded = pools_.format().coded() && tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
   const std::size_t before = pages_.empty() ? 0 : pages_.front().size();
   try {
     for (std::size_t layer = 0; layer < first_.size(); ++layer)
@@ -53,27 +107,49 @@ void KvStore::reserve(std::size_t tokens) {
         auto& list = pages_[index(layer, head)];
         list.reserve(wanted);
         while (list.size() < wanted) list.push_back(pools_.pool(layer).allocate());
+        auto& coded_list = coded_[index(layer, head)];
+        coded_list.reserve(coded);
+        while (coded_list.size() < coded)
+          coded_list.push_back(list[coded_list.size()] ? pools_.coded_pool(layer).allocate() : nullptr);
       }
   } catch (...) {
-    trim(before * kPageTokens);
+    drop_pages(before);
     throw;
   }
 }
 
+/// Of all pages keeps the first `keep`, and codes only where they are filled in.
+void KvStore::drop_pages(std::size_t keep) noexcept {
+  for (std::size_t layer = 0; layer < first_.size(); ++layer) {
+    coded_count_[layer] = std::min(coded_count_[layer], keep);
+    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
+      auto &list = pages_[index(layer, head)], &coded = coded_[index(layer, head)];
+      for (; list.size() > keep; list.pop_back())
+        if (list.back()) pools_.pool(layer).free(list.back());
+      for (; coded.size() > coded_count_[layer]; coded.pop_back()) free_coded(layer, coded.back());
+    }
+  }
+}
+
+void KvStore::forget_codes(std::size_t tokens) noexcept {
+  for (std::size_t& count : coded_count_) count = std::min(count, tokens / kPageTokens);
+}
+
 void KvStore::trim(std::size_t tokens) noexcept {
-  const std::size_t keep = (tokens + kPageTokens - 1) / kPageTokens;
+  drop_pages(pages_of(tokens));
+  const std::size_t alone = pools_.format().coded() ? only_coded(tokens) : 0;
   for (std::size_t layer = 0; layer < first_.size(); ++layer) {
     const KvShape& shape = pools_.shapes()[layer];
     const std::size_t behind = shape.window + slack_;
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
+    const std::size_t coded = std::min(alone, coded_count_[layer]);
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
       auto& list = pages_[index(layer, head)];
-      while (list.size() > keep) {
-        if (list.back()) pools_.pool(layer).free(list.back());
-        list.pop_back();
-      }
+      auto& coded_list = coded_[index(layer, head)];
+      for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];)
+        free_coded(layer, coded_list[page]);
       // Released pages are a prefix: walk back from the newest that may go until one is gone already.
-      for (std::size_t page = std::min(dead, list.size()); page-- > 0 && list[page];) {
+      for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) {
         pools_.pool(layer).free(list[page]);
         list[page] = nullptr;
       }
@@ -85,7 +161,51 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   std::size_t oldest = 0;
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
+  // Rows see the newest pages in bf16: they must be there.
+  if (const std::size_t alone = pools_.format().coded() ? only_coded(tokens) : 0; alone > 0)
+    oldest = std::max(oldest, (alone + kRecentPages) * kPageTokens);
   return oldest;
+}
+
+void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
+  const std::size_t first = coded_count_[layer];
+  if (pages <= first) return;
+  const KvShape& shape = pools_.shapes()[layer];
+  const KvFormat& format = pools_.format();
+  const std::size_t key_bytes = format.keys->page_bytes(KvSide::keys, shape.k_dim), count = pages - first;
+  pool.parallel_for(count * shape.kv_heads, 1, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t i = from; i < to; ++i) {
+      const std::size_t list = index(layer, i / count), page = first + i % count;
+      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[list][page]);
+      std::byte* out = coded_[list][page];
+      if (!tiles || !out) continue;  // behind the window
+      format.keys->encode(KvSide::keys, tiles, shape.k_dim, out);
+      format.values->encode(KvSide::values, tiles + kPageTiles * kv_tile_values(shape.k_dim), shape.v_dim,
+                            out + key_bytes);
+    }
+  });
+  coded_count_[layer] = pages;
+}
+
+void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
+                          PartTiles& out) const {
+  constexpr std::size_t kPartPages = kPartTiles / kPageTiles;
+  const KvShape& shape = pools_.shapes()[layer];
+  const KvFormat& format = pools_.format();
+  const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
+  const std::size_t key_bytes = format.keys->page_bytes(KvSide::keys, shape.k_dim);
+  const auto& list = coded_[index(layer, head)];
+  for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
+    const std::byte* page = list[part * kPartPages + p];
+    if (!page) continue;
+    bf16_t *keys = memory + p * kPageTiles * (key_values + value_values), *values = keys + kPageTiles * key_values;
+    format.keys->decode(KvSide::keys, page, shape.k_dim, keys);
+    format.values->decode(KvSide::values, page + key_bytes, shape.v_dim, values);
+    for (std::size_t t = 0; t < kPageTiles; ++t) {
+      out.keys[p * kPageTiles + t] = keys + t * key_values;
+      out.values[p * kPageTiles + t] = values + t * value_values;
+    }
+  }
 }
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
@@ -118,9 +238,12 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
   for (std::size_t layer = 0; layer < first_.size(); ++layer)
-    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head)
+    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
       for (const std::byte* page : pages_[index(layer, head)])
         if (page) total += pools_.shapes()[layer].page_bytes();
+      for (const std::byte* page : coded_[index(layer, head)])
+        if (page) total += pools_.coded_pool(layer).page_bytes();
+    }
   return total;
 }
 

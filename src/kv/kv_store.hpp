@@ -1,19 +1,20 @@
 #pragma once
 /// Keys and values of one sequence: per layer and KV head a list of pages of 64 tokens, each page four key tiles and
-/// four value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window.
+/// four value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window. With a codec
+/// (kv_codec.hpp), older pages are kept coded.
 
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/thread_pool.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/kv_tile.hpp"
+#include "kv/kv_codec.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
 
-inline constexpr std::size_t kPageTokens = 64;
-inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
 inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
 
 /// Shape of one layer's KV; kv_heads = 0 for a layer that keeps none.
@@ -26,15 +27,23 @@ struct KvShape {
 /// Pools shared by all sequences of a model.
 class KvPools {
 public:
-  KvPools(Ledger& ledger, std::vector<KvShape> shapes);
+  KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format = {});
   const std::vector<KvShape>& shapes() const { return shapes_; }
+  const KvFormat& format() const { return format_; }
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
+  /// Of coded pages. REQUIRES: format().coded().
+  PagePool& coded_pool(std::size_t layer) { return *coded_pools_[layer]; }
+  /// What a sequence of `tokens` keeps between two calls (without what its last page has left free, and the pools).
+  Bytes bytes(std::size_t tokens) const;
+  /// The same while it takes in up to `rows` more in one call.
+  Bytes most_bytes(std::size_t tokens, std::size_t rows) const;
   /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.
   Bytes slack_bytes() const;
 
 private:
   std::vector<KvShape> shapes_;
-  std::vector<std::shared_ptr<PagePool>> pools_;  ///< layers of one page size share a pool
+  KvFormat format_;
+  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
 };
 
 class KvStore {
@@ -52,6 +61,11 @@ public:
   /// Least length that truncate may go back to without loss (0 when every layer keeps all), given `tokens` stored.
   std::size_t oldest_restorable(std::size_t tokens) const;
 
+  /// What a call that failed had coded beyond `tokens` is coded again.
+  void forget_codes(std::size_t tokens) noexcept;
+  /// Codes pages of a layer that are not yet among the first `pages`. Tokens up to the end of those are stored.
+  void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
+
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
   bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
 
@@ -62,16 +76,24 @@ public:
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
+  /// Of the first `coded` pages, those in the partition are decoded into `memory` (room for a partition's tiles of keys
+  /// and values), and the tiles in `out` are there.
+  void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
+                   PartTiles& out) const;
 
   Bytes memory_bytes() const;
 
 private:
   std::size_t index(std::size_t layer, std::size_t head) const { return first_[layer] + head; }
+  void drop_pages(std::size_t keep) noexcept;
+  void free_coded(std::size_t layer, std::byte*& page) noexcept;
 
   KvPools& pools_;
   std::size_t slack_;
   std::vector<std::size_t> first_;              ///< of each layer in pages_
   std::vector<std::vector<std::byte*>> pages_;  ///< [layer, head][page]; null: given back
+  std::vector<std::vector<std::byte*>> coded_;  ///< the same
+  std::vector<std::size_t> coded_count_;        ///< of each layer: pages that are filled in coded_
 };
 
 }  // namespace snug

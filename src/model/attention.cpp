@@ -16,7 +16,8 @@ constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results, at
 
 }  // namespace
 
-Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context) : pool_(pool) {
+Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context, bool coded)
+    : pool_(pool), coded_(coded) {
   std::size_t group = 1, heads = 1;
   for (const LayerConfig& layer : config.layers) {
     if (layer.kv_heads == 0) continue;
@@ -32,7 +33,8 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
                                m * sizeof(AttentionState),
                                m * max_dim_ * 4,
                                m * max_dim_ * 4,
-                               attention_scratch_bytes(m)};
+                               attention_scratch_bytes(m),
+                               coded ? 2 * kPartTokens * max_dim_ * sizeof(bf16_t) : 0};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
   partial_floats_ = std::min(kPartialFloats, kSplitRows * heads * (context / kPartTokens + 1) * (max_dim_ + 2));
@@ -53,6 +55,7 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
     w.part_acc = reinterpret_cast<float*>(next(sizes[5]));
     w.total_acc = reinterpret_cast<float*>(next(sizes[6]));
     w.scratch = next(sizes[7]);
+    w.decoded = reinterpret_cast<bf16_t*>(next(sizes[8]));
     workers_.push_back(w);
   }
   partials_ = reinterpret_cast<float*>(at);
@@ -85,6 +88,9 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   KvStore::PartTiles tiles, following;
   AttentionPart view;
   view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
+  if (coded_)
+    run.kv->decode_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), worker.decoded,
+                        tiles);
   view.k_tiles = tiles.keys;
   view.v_tiles = tiles.values;
   view.k_dim = layer.k_dim;
@@ -123,16 +129,21 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
   std::size_t rows = 0, partial = 0;
   for (const RowRun& run : runs) {
     rows += run.count;
-    for (std::size_t first = 0; first < run.count; first += block)
+    if (coded_) run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
+    for (std::size_t first = 0, count = 0; first < run.count; first += count) {
+      const std::size_t position = run.position + first;
+      count = std::min(block, run.count - first);
+      // All rows of an item see the same pages coded.
+      if (coded_) count = std::min(count, kPageTokens - position % kPageTokens);
       for (std::size_t head = 0; head < layer.kv_heads; ++head) {
-        Item item{&run, first, std::min(block, run.count - first), head, 0, 0};
-        const std::size_t position = run.position + first;
+        Item item{&run, first, count, head, 0, 0};
         if (layer.window && position + 1 > layer.window) item.part_begin = (position + 1 - layer.window) / kPartTokens;
         item.part_end = (position + item.count - 1) / kPartTokens + 1;
         item.partial = partial;
         partial += (item.part_end - item.part_begin) * item.count * group;
         items.push_back(item);
       }
+    }
   }
   const std::size_t each = v_dim + 2;
   const bool split = rows <= kSplitRows && partial * each <= partial_floats_ && partial > items.size() * group;

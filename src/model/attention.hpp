@@ -23,7 +23,8 @@ struct RowRun {
 class Attention {
 public:
   /// `context`: tokens that are to be expected; with more, few rows may be shared out less evenly.
-  Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context);
+  /// `coded`: pages of the KV may be coded.
+  Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config, std::size_t context, bool coded);
 
   /// One layer: queries (f32[rows][heads * k_dim], scaled and rotated) over the KV of `kv_layer`, which holds the keys
   /// and values of all rows; out is f32[rows][heads * v_dim]. `sinks`: f32[heads] or empty.
@@ -48,6 +49,7 @@ private:
     AttentionState *part_state, *total_state;
     float *part_acc, *total_acc;
     std::byte* scratch;
+    bf16_t* decoded;  ///< tiles of a partition, when pages may be coded
   };
 
   void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride,
@@ -60,6 +62,7 @@ private:
               const float* acc, float* out) const;
 
   ThreadPool& pool_;
+  bool coded_;
   std::size_t max_dim_ = 0;
   Buffer memory_;
   std::vector<Worker> workers_;

@@ -12,6 +12,7 @@
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
+#include "kv/kv_codec.hpp"
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
@@ -40,6 +41,7 @@ struct ModelOptions {
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
   bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
   ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
+  KvFormat kv{};                                    ///< how pages of the KV cache are kept
   SparseFfnOptions sparse_ffn{};                    ///< calls with one row use MODEL.ffn and a share of the neurons
   bool load_weights = true;                         ///< false: only to ask for plan(),
   Bytes plan_for = 0;                               ///< of this budget
@@ -83,6 +85,8 @@ public:
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const GgufFile& file() const = 0;
   virtual std::size_t max_rows() const = 0;
+  /// Of the KV cache of one sequence of so many tokens.
+  virtual Bytes kv_bytes(std::size_t tokens) const = 0;
   /// Of weights that are read from the disk for each pass, since loading or the last resize().
   virtual StreamStats stream_stats() const = 0;
   /// Of experts that are not all in memory.

@@ -109,9 +109,9 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   }
   widest = std::max({widest, std::size_t{config_.moe.ffn}, std::size_t{config_.moe.shared_ffn}});
   a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
-  pools_ = std::make_unique<KvPools>(ledger, std::move(shapes));
+  pools_ = std::make_unique<KvPools>(ledger, std::move(shapes), options_.kv);
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
-  attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context());
+  attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), options_.kv.coded());
   a_->allocate(ledger);
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);
@@ -166,7 +166,7 @@ void Transformer::place_neurons(Bytes spare, Bytes most_spare) {
 }
 
 Bytes Transformer::kv_room(std::size_t tokens) const {
-  return config_.kv_bytes(tokens) + pools_->slack_bytes() + 2 * config_.state_bytes();
+  return pools_->most_bytes(tokens, options_.max_rows) + pools_->slack_bytes() + 2 * config_.state_bytes();
 }
 
 std::size_t Transformer::expected_context() const {
@@ -229,7 +229,7 @@ MemoryPlan Transformer::plan(Bytes budget, std::size_t context) const {
   plan.expert_hits = w.expert_share;  // of routers that choose evenly
   plan.streamed_bytes =
       w.streamed + static_cast<Bytes>(static_cast<double>(plan.expert_token_bytes) * (1 - plan.expert_hits));
-  plan.kv_bytes = config_.kv_bytes(context);
+  plan.kv_bytes = pools_->bytes(context);
   plan.weights_per_token =
       w.values + used(w.expert_values) - std::uint64_t{weights_.output.rows} * weights_.output.weight.cols;
   return plan;
@@ -269,7 +269,10 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
     if (runs.back().position + ++runs.back().count > sequence->max_tokens())
       fail("the context of {} tokens is full", sequence->max_tokens());
   }
-  for (const RowRun& run : runs) run.kv->reserve(run.position + run.count);
+  for (const RowRun& run : runs) {
+    run.kv->forget_codes(run.position);
+    run.kv->reserve(run.position + run.count);
+  }
   return runs;
 }
 
@@ -356,7 +359,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     if (const float scale = weights_.layers[i].output_scale; scale != 1.0f)
       kernels().scale(a_->x, scale, count * config_.width);
   }
-  for (const RowRun& run : runs) stats_.kv_bytes += config_.kv_bytes(run.position + run.count);
+  for (const RowRun& run : runs) stats_.kv_bytes += pools_->bytes(run.position + run.count);
   if (count > 0) {
     compute_logits(count, logits);
     stats_.weight_bytes += weights_.output.bytes();

@@ -42,6 +42,7 @@ public:
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   const GgufFile& file() const override { return file_; }
   std::size_t max_rows() const override { return options_.max_rows; }
+  Bytes kv_bytes(std::size_t tokens) const override { return pools_->bytes(tokens); }
   StreamStats stream_stats() const override { return source_.stream_stats(); }
   ExpertStats expert_stats() const override { return source_.expert_stats(); }
   void record_routing(RoutingTrace* trace) override;

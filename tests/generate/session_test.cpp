@@ -70,6 +70,35 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   }
 }
 
+TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
+  const std::string file = tiny_model({.context = 1024}),
+                    prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
+  const auto run = [&](const KvFormat& format, unsigned threads, std::size_t rows, std::size_t speculate) {
+    Ledger ledger(Ledger::kUnlimited);
+    ThreadPool pool(threads);
+    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = rows, .context = 1024, .kv = format});
+    Session session(model, 1024, greedy());
+    session.hash_logits(true);
+    session.prompt(model.tokenizer().encode(prompt));
+    GenerateOptions options;
+    options.max_tokens = 150;
+    options.speculate = speculate;
+    options.ignore_end = true;
+    session.generate(options, nullptr);
+    return session.stats().logits_hash;
+  };
+  const std::uint64_t plain = run({}, 2, 64, 0);
+  for (const KvCodec* codec : kv_codecs()) {
+    if (codec->name() == "bf16") continue;
+    const KvFormat format{codec, codec};
+    const std::uint64_t expected = run(format, 2, 512, 0);
+    EXPECT_NE(expected, plain) << codec->name();
+    for (const std::size_t rows : {1u, 7u, 64u})
+      EXPECT_EQ(run(format, 1, rows, 0), expected) << codec->name() << ", " << rows << " rows";
+    EXPECT_EQ(run(format, 3, 200, 5), expected) << codec->name() << ", speculation";
+  }
+}
+
 void write_pack_of(const std::string& path, ThreadPool& pool) {
   Ledger ledger(Ledger::kUnlimited);
   const auto model = Model::load(path, ledger, pool, {.load_weights = false});

@@ -39,6 +39,9 @@ void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, con
 void merge(AttentionState& total, float* total_acc, const AttentionState& part, const float* part_acc,
            std::size_t v_dim);
 
+void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
+void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
+
 void causal_conv(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
 void delta_rule(const float* from, float* to, const DeltaStep& step, float* out);
 

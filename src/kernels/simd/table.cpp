@@ -33,6 +33,8 @@ const KernelTable& table() {
                                  .store_value = store_value,
                                  .attend = attend,
                                  .merge = merge,
+                                 .unpack_kv = unpack_kv,
+                                 .pack_kv = pack_kv,
                                  .causal_conv = causal_conv,
                                  .delta_rule = delta_rule,
                                  .read_memory = read_memory,

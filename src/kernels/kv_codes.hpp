@@ -1,0 +1,32 @@
+#pragma once
+/// Integer codes of a page of keys or values, laid out so that they unpack into the tiles of kv_tile.hpp.
+///
+/// A page is `pairs` pairs of lines: of two dimensions for keys, of two tokens for values. A pair has `vectors` vectors
+/// of 32 values whose lanes alternate between its two lines. `group` vectors (16 values of each line per vector) share
+/// a scale and a least value per line: value = least + code * scale. In memory a group is
+///   bf16 scale[2], bf16 least[2], then units of 16 bytes:
+/// byte i of a unit holds, from the lowest bits up, the codes at i, 16 + i, 32 + i, ... of what the unit covers.
+
+#include <cstddef>
+
+namespace snug {
+
+struct KvCodes {
+  std::size_t bits;            ///< 1, 2, 4 or 8
+  std::size_t group;           ///< vectors, at most kMostGroupVectors
+  std::size_t pairs, vectors;  ///< the last group of a pair may be shorter
+  /// Where vectors of a pair, and pairs, lie in the tiles (bf16 values).
+  std::size_t vector_stride, pair_stride;
+
+  static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16, kMostGroupVectors = 8;
+  constexpr std::size_t group_bytes(std::size_t group_vectors) const {
+    return kHeadBytes + (group_vectors * 4 * bits + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
+  }
+  constexpr std::size_t pair_bytes() const {
+    const std::size_t rest = vectors % group;
+    return vectors / group * group_bytes(group) + (rest ? group_bytes(rest) : 0);
+  }
+  constexpr std::size_t bytes() const { return pairs * pair_bytes(); }
+};
+
+}  // namespace snug

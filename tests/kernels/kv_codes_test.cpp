@@ -1,0 +1,127 @@
+// Codes of KV pages: every instruction set packs and unpacks like the scalar one, errors stay within half a step, and
+// each byte of a page matters.
+
+#include "kernels/kv_codes.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "kernels/kernels.hpp"
+#include "kernels/kv_tile.hpp"
+
+namespace snug {
+namespace {
+
+constexpr std::size_t kTokens = 64, kTiles = kTokens / kTileTokens;
+
+float bf16_value(bf16_t x) {
+  const std::uint32_t bits = std::uint32_t{x} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+KvCodes key_codes(std::size_t bits, std::size_t group, std::size_t dim) {
+  return {bits, group, dim / 2, kTiles, kv_tile_values(dim), 2 * kTileTokens};
+}
+KvCodes value_codes(std::size_t bits, std::size_t group, std::size_t dim) {
+  return {bits, group, kTokens / 2, dim / 16, 32, 2 * dim};
+}
+
+/// A page in which each line has its own magnitude.
+std::vector<bf16_t> random_page(const KvCodes& codes, unsigned seed) {
+  std::vector<bf16_t> tiles(codes.pairs * codes.vectors * 32);
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  for (std::size_t p = 0; p < codes.pairs; ++p) {
+    const float size[] = {std::exp(3 * normal(random)), std::exp(3 * normal(random))},
+                middle[] = {10 * normal(random), 10 * normal(random)};
+    for (std::size_t v = 0; v < codes.vectors; ++v)
+      for (std::size_t i = 0; i < 32; ++i) {
+        const float x = size[i % 2] * (normal(random) + middle[i % 2]);
+        kernels().to_bf16(&x, 1, &tiles[p * codes.pair_stride + v * codes.vector_stride + i]);
+      }
+  }
+  return tiles;
+}
+
+std::vector<KvCodes> all_codes() {
+  std::vector<KvCodes> all;
+  for (const std::size_t bits : {1u, 2u, 4u, 8u})
+    for (const std::size_t dim : {16u, 64u, 80u, 96u, 256u}) {
+      all.push_back(key_codes(bits, 2, dim));
+      all.push_back(key_codes(bits, 4, dim));
+      all.push_back(value_codes(bits, 2, dim));
+      all.push_back(value_codes(bits, 4, dim));
+    }
+  return all;
+}
+
+TEST(KvCodesTest, ErrorsAreHalfAStep) {
+  for (const KernelTable* k : available_kernels())
+    for (const KvCodes& c : all_codes()) {
+      const std::vector<bf16_t> tiles = random_page(c, 1);
+      std::vector<std::byte> page(c.bytes());
+      std::vector<bf16_t> back(tiles.size());
+      k->pack_kv(tiles.data(), c, page.data());
+      k->unpack_kv(page.data(), c, back.data());
+      for (std::size_t p = 0; p < c.pairs; ++p)
+        for (std::size_t first = 0; first < c.vectors; first += c.group)
+          for (std::size_t line = 0; line < 2; ++line) {
+            const std::size_t last = std::min(c.vectors, first + c.group);
+            float low = INFINITY, high = -INFINITY, worst = 0, largest = 0;
+            for (std::size_t v = first; v < last; ++v)
+              for (std::size_t i = line; i < 32; i += 2) {
+                const std::size_t at = p * c.pair_stride + v * c.vector_stride + i;
+                const float x = bf16_value(tiles[at]);
+                low = std::min(low, x), high = std::max(high, x), largest = std::max(largest, std::abs(x));
+                worst = std::max(worst, std::abs(x - bf16_value(back[at])));
+              }
+            // Scale and least value are bf16, and so are the results.
+            const float step = (high - low + largest / 128) / static_cast<float>((1 << c.bits) - 1) * 1.01f;
+            ASSERT_LE(worst, 0.5f * step + largest / 128) << k->name << " " << c.bits << " bits, pair " << p;
+          }
+    }
+}
+
+TEST(KvCodesTest, InstructionSetsAgree) {
+  const auto tables = available_kernels();
+  for (const KvCodes& c : all_codes()) {
+    const std::vector<bf16_t> tiles = random_page(c, 2);
+    std::vector<std::byte> expected(c.bytes());
+    std::vector<bf16_t> expected_tiles(tiles.size());
+    tables[0]->pack_kv(tiles.data(), c, expected.data());
+    tables[0]->unpack_kv(expected.data(), c, expected_tiles.data());
+    for (const KernelTable* k : tables) {
+      std::vector<std::byte> page(c.bytes());
+      std::vector<bf16_t> back(tiles.size());
+      k->pack_kv(tiles.data(), c, page.data());
+      k->unpack_kv(expected.data(), c, back.data());
+      std::size_t codes_off = 0;
+      for (std::size_t i = 0; i < page.size(); ++i) codes_off += page[i] != expected[i];
+      EXPECT_LE(codes_off, page.size() / 1000) << k->name;  // ties, where products are fused or not
+      EXPECT_EQ(back, expected_tiles) << k->name << " " << c.bits << " bits, " << c.pairs << " pairs";
+    }
+  }
+}
+
+TEST(KvCodesTest, EveryByteOfACodeMatters) {
+  const KvCodes c = key_codes(4, 2, 64);
+  const std::vector<bf16_t> tiles = random_page(c, 3);
+  std::vector<std::byte> page(c.bytes());
+  kernels().pack_kv(tiles.data(), c, page.data());
+  std::vector<bf16_t> sound(tiles.size()), other(tiles.size());
+  kernels().unpack_kv(page.data(), c, sound.data());
+  for (std::size_t i = 0; i < page.size(); i += 37) {
+    page[i] ^= std::byte{0x11};
+    kernels().unpack_kv(page.data(), c, other.data());
+    EXPECT_NE(other, sound) << i;
+    page[i] ^= std::byte{0x11};
+  }
+}
+
+}  // namespace
+}  // namespace snug
