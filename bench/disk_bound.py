@@ -6,14 +6,11 @@ streaming asks for, and the run is in a memory cgroup of the budget and 32 MiB, 
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 
-from memory_group import MIB, Group
-
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+from memory_group import MIB, ROOT, Group, last_json
 
 
 def main():
@@ -43,7 +40,7 @@ def main():
         group.close()
         if code != 0:
             raise SystemExit(f"exit code {code}")
-        r = json.loads(out.strip().splitlines()[-1])
+        r = last_json(out)
         after = disk()
         speed = r["decode_tok_s"]
         each = r["plan"]["streamed_bytes_per_token"]

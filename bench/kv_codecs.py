@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What each KV codec costs and keeps: bytes, perplexity and divergence on the last 60% of a text, decode speed.
+"""What each KV codec costs and keeps: bytes, perplexity on the last 60% of a text, decode speed.
 
     bench/kv_codecs.py MODEL.gguf --text FILE [--codecs bf16,q8,kivi-2] [--depth 4096,16384] [--windows 32]
 
@@ -7,13 +7,12 @@ Perplexity: windows of 2048 tokens, the second half of each scored in chunks of 
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import tempfile
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+from memory_group import ROOT, last_json
 
 
 def main():
@@ -28,7 +27,7 @@ def main():
     o = parser.parse_args()
 
     def run(*arguments):
-        return json.loads(subprocess.check_output([o.snug, *arguments, "--json"]).splitlines()[-1])
+        return last_json(subprocess.check_output([o.snug, *arguments, "--json"], text=True))
 
     codecs = o.codecs.split(",") if o.codecs else None
     if codecs is None:

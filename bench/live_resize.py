@@ -12,8 +12,7 @@ import subprocess
 import threading
 import time
 
-from memory_group import MIB, Group
-from predictions import ROOT, last_json
+from memory_group import MIB, ROOT, Group, last_json
 
 
 def main():

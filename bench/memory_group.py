@@ -1,11 +1,18 @@
-"""Runs commands in a memory cgroup (v1 or v2), the page cache dropped before. Needs root."""
+"""What the measurements here share: commands in a memory cgroup (v1 or v2), the page cache dropped before (needs root), and the
+JSON that they end with."""
 
+import json
 import os
 import subprocess
 import threading
 import time
 
 MIB = 1 << 20
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+
+
+def last_json(text):
+    return json.loads(text.strip().splitlines()[-1])
 
 
 class Group:

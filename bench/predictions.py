@@ -10,10 +10,7 @@ import os
 import statistics
 import sys
 
-from memory_group import MIB, Group
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs"))
-from budgets import ROOT, last_json  # noqa: E402
+from memory_group import MIB, ROOT, Group, last_json
 
 
 def main():

@@ -8,24 +8,18 @@ for llama.cpp (mmap) beside it. Needs root: it makes cgroups (v1 or v2) and drop
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path.insert(0, os.path.join(ROOT, "bench"))
-from memory_group import MIB, Group  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+from memory_group import MIB, ROOT, Group, last_json  # noqa: E402
 
 SUBJECTS = ["a quicksort in Python", "the moons of Jupiter", "bread", "TCP", "a haiku about rain", "binary search in C",
             "why the sky is blue", "a letter to a landlord", "the French revolution", "regular expressions", "chess",
             "a recipe for soup", "prime numbers", "how a bicycle stays up", "SQL joins", "the sea", "a for loop in Rust",
             "photosynthesis", "a joke", "the number pi"]
-
-
-def last_json(text):
-    return json.loads(text.strip().splitlines()[-1])
 
 
 def snug_command(o, budget, i):

@@ -21,12 +21,10 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 }
 
 void add_kv_option(CLI::App& command, EngineOptions& options) {
-  std::string names;
-  for (const KvCodec* codec : kv_codecs()) names += fmt::format("{}{}", names.empty() ? "" : ", ", codec->name());
   add_option(command, "--kv", options.kv,
              fmt::format("how older keys and values are kept: {}, or KEYS/VALUES (default bf16; the others lose "
                          "quality)",
-                         names));
+                         kv_codec_names()));
 }
 
 void add_sparse_option(CLI::App& command, EngineOptions& options) {

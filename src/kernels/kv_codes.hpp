@@ -13,12 +13,12 @@ namespace snug {
 
 struct KvCodes {
   std::size_t bits;            ///< 1, 2, 4 or 8
-  std::size_t group;           ///< vectors, at most kMostGroupVectors
+  std::size_t group;           ///< vectors
   std::size_t pairs, vectors;  ///< the last group of a pair may be shorter
   /// Where vectors of a pair, and pairs, lie in the tiles (bf16 values).
   std::size_t vector_stride, pair_stride;
 
-  static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16, kMostGroupVectors = 8;
+  static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16;
   constexpr std::size_t group_bytes(std::size_t group_vectors) const {
     return kHeadBytes + (group_vectors * 4 * bits + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
   }

@@ -52,9 +52,7 @@ private:
 const KvCodec* find(std::string_view name) {
   for (const KvCodec* codec : kv_codecs())
     if (codec->name() == name) return codec;
-  std::string known;
-  for (const KvCodec* codec : kv_codecs()) known += fmt::format("{}{}", known.empty() ? "" : ", ", codec->name());
-  fail<UsageError>("unknown KV codec \"{}\"; there are {} (KEYS/VALUES for two)", name, known);
+  fail<UsageError>("unknown KV codec \"{}\"; there are {} (KEYS/VALUES for two)", name, kv_codec_names());
 }
 
 }  // namespace
@@ -80,6 +78,12 @@ std::vector<const KvCodec*> kv_codecs() {
   static const IntegerCodec q8("q8", 8, 64, 64), q4("q4", 4, 64, 64), kivi4("kivi-4", 4, 32, 32),
       kivi2("kivi-2", 2, 32, 32), int1("int-1", 1, 64, 64);
   return {&bf16, &q8, &q4, &kivi4, &kivi2, &int1};
+}
+
+std::string kv_codec_names() {
+  std::string names;
+  for (const KvCodec* codec : kv_codecs()) names += fmt::format("{}{}", names.empty() ? "" : ", ", codec->name());
+  return names;
 }
 
 }  // namespace snug

@@ -48,5 +48,7 @@ struct KvFormat {
 /// "NAME" or "KEYS/VALUES"; "bf16" (or nothing) for both: nothing is coded. Throws UsageError listing the known names.
 KvFormat parse_kv_format(std::string_view text);
 std::vector<const KvCodec*> kv_codecs();
+/// "bf16, q8, ..."
+std::string kv_codec_names();
 
 }  // namespace snug

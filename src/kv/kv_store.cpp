@@ -13,8 +13,8 @@ std::size_t pages_of(std::size_t tokens) {
 }
 
 /// Coded pages stay in bf16 too for so long that truncate() can go back by a page.
-std::size_t only_coded(std::size_t tokens) {
-  const std::size_t coded = KvFormat::coded_pages(tokens);
+std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
+  const std::size_t coded = format.coded() ? KvFormat::coded_pages(tokens) : 0;
   return coded > 0 ? coded - 1 : 0;
 }
 
@@ -35,19 +35,19 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
   }
 }
 
-Bytes KvPools::bytes(std::size_t tokens) const {
+Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
   Bytes total = 0;
-  for (const KvShape& shape : shapes_) {
+  for (const KvShape& shape : shapes) {
     if (shape.kv_heads == 0) continue;
     const Bytes kept = shape.window ? std::min<Bytes>(tokens, shape.window) : tokens;
     const Bytes token = shape.page_bytes() / kPageTokens;
     Bytes each = kept * token;
-    if (format_.coded()) {
+    if (format.coded()) {
       const Bytes behind = tokens - kept,
                   coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
-                  dropped = only_coded(tokens) * kPageTokens;
+                  dropped = only_coded(format, tokens) * kPageTokens;
       const Bytes coded_tokens = coded > behind ? coded - behind : 0;
-      each = coded_tokens / kPageTokens * format_.page_bytes(shape.k_dim, shape.v_dim) +
+      each = coded_tokens / kPageTokens * format.page_bytes(shape.k_dim, shape.v_dim) +
              (tokens - std::max(dropped, behind)) * token;
     }
     total += shape.kv_heads * each;
@@ -137,7 +137,7 @@ void KvStore::forget_codes(std::size_t tokens) noexcept {
 
 void KvStore::trim(std::size_t tokens) noexcept {
   drop_pages(pages_of(tokens));
-  const std::size_t alone = pools_.format().coded() ? only_coded(tokens) : 0;
+  const std::size_t alone = only_coded(pools_.format(), tokens);
   for (std::size_t layer = 0; layer < first_.size(); ++layer) {
     const KvShape& shape = pools_.shapes()[layer];
     const std::size_t behind = shape.window + slack_;
@@ -162,7 +162,7 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
   // Rows see the newest pages in bf16: they must be there.
-  if (const std::size_t alone = pools_.format().coded() ? only_coded(tokens) : 0; alone > 0)
+  if (const std::size_t alone = only_coded(pools_.format(), tokens); alone > 0)
     oldest = std::max(oldest, (alone + kRecentPages) * kPageTokens);
   return oldest;
 }

@@ -24,6 +24,10 @@ struct KvShape {
   std::size_t page_bytes() const { return kPageTokens * (k_dim + v_dim) * sizeof(bf16_t); }
 };
 
+/// What a sequence of `tokens` keeps between two calls (without what its last page has left free, and the pools).
+/// Layers with a window keep no more than that.
+Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens);
+
 /// Pools shared by all sequences of a model.
 class KvPools {
 public:
@@ -33,8 +37,8 @@ public:
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
   /// Of coded pages. REQUIRES: format().coded().
   PagePool& coded_pool(std::size_t layer) { return *coded_pools_[layer]; }
-  /// What a sequence of `tokens` keeps between two calls (without what its last page has left free, and the pools).
-  Bytes bytes(std::size_t tokens) const;
+  /// kv_bytes() of this model.
+  Bytes bytes(std::size_t tokens) const { return kv_bytes(shapes_, format_, tokens); }
   /// The same while it takes in up to `rows` more in one call.
   Bytes most_bytes(std::size_t tokens, std::size_t rows) const;
   /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.

@@ -253,14 +253,10 @@ ModelConfig read_config(const GgufFile& file) {
   return c;
 }
 
-Bytes ModelConfig::kv_bytes(std::size_t tokens) const {
-  Bytes total = 0;
-  for (const LayerConfig& layer : layers) {
-    if (layer.kind != LayerKind::attention || layer.kv_from != -1) continue;
-    const Bytes kept = layer.window ? std::min<Bytes>(tokens, layer.window) : tokens;
-    total += kept * layer.kv_heads * (layer.k_dim + layer.v_dim) * 2;
-  }
-  return total;
+std::vector<KvShape> ModelConfig::kv_shapes() const {
+  std::vector<KvShape> shapes;
+  for (const LayerConfig& l : layers) shapes.push_back({l.kv_from == -1 ? l.kv_heads : 0, l.k_dim, l.v_dim, l.window});
+  return shapes;
 }
 
 Bytes ModelConfig::state_bytes() const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "format/gguf.hpp"
+#include "kv/kv_store.hpp"
 
 namespace snug {
 
@@ -71,8 +72,10 @@ struct ModelConfig {
   MoeConfig moe;
   DeltaNetConfig delta;
 
-  /// Bytes of KV (bf16) that `tokens` tokens need; layers with a window keep no more than that.
-  Bytes kv_bytes(std::size_t tokens) const;
+  /// Of each layer's KV.
+  std::vector<KvShape> kv_shapes() const;
+  /// Bytes of KV (bf16) that `tokens` tokens need.
+  Bytes kv_bytes(std::size_t tokens) const { return snug::kv_bytes(kv_shapes(), {}, tokens); }
   /// Bytes of recurrent state, whatever the length (kept twice, so that a step can be taken back).
   Bytes state_bytes() const;
   /// Width of what a layer's attention (or delta net) hands to its output projection.

@@ -101,15 +101,11 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   weights_ = map_weights(file_, config_, source_, options_.reference);
   if (options_.use_pack && !options_.reference) use_pack();
   if (options_.sparse_ffn.share > 0) open_sparse_ffn();
-  std::vector<KvShape> shapes;
   std::size_t widest = std::max(config_.width, config_.per_layer_input);
-  for (const LayerConfig& l : config_.layers) {
-    shapes.push_back({l.kv_from == -1 ? l.kv_heads : 0, l.k_dim, l.v_dim, l.window});
-    widest = std::max({widest, std::size_t{l.ffn}, config_.mixer_size(l)});
-  }
+  for (const LayerConfig& l : config_.layers) widest = std::max({widest, std::size_t{l.ffn}, config_.mixer_size(l)});
   widest = std::max({widest, std::size_t{config_.moe.ffn}, std::size_t{config_.moe.shared_ffn}});
   a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
-  pools_ = std::make_unique<KvPools>(ledger, std::move(shapes), options_.kv);
+  pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), options_.kv);
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
   attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), options_.kv.coded());
   a_->allocate(ledger);

@@ -72,8 +72,6 @@ void store(const std::string& file, nlohmann::json all, const std::string& key, 
   }
 }
 
-}  // namespace
-
 MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes memory) {
   MachineProfile profile;
   Ledger ledger(Ledger::kUnlimited);
@@ -83,6 +81,8 @@ MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes me
   for (const std::size_t block : kBlocks) profile.disk_bytes_s[block] = measure_disk_read(path, block);
   return profile;
 }
+
+}  // namespace
 
 MachineProfile machine_profile(ThreadPool& pool, const std::string& path, Bytes memory, bool again) {
   const std::string file = cache_file(), key = profile_key(pool, path);

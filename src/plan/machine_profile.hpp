@@ -20,13 +20,9 @@ struct MachineProfile {
   std::map<std::size_t, double> disk_bytes_s;  ///< of the disk under a file, by block size
 };
 
-/// Measures in about a second. `path`: a file on the disk in question. Needs `memory` bytes for a moment.
-MachineProfile probe_machine(ThreadPool& pool, const std::string& path, Bytes memory = 128 * kMiB);
-
 /// The profile remembered in XDG_CACHE_HOME/snug/machine.json (or ~/.cache) for this many threads and this disk, else
-/// measured and remembered; how fast products and the disk are now, in 0.2 s. `path`: the file that weights will be
-/// read from. `again`: measures everything.
-MachineProfile machine_profile(ThreadPool& pool, const std::string& path, Bytes memory = 128 * kMiB,
-                               bool again = false);
+/// measured in about a second and remembered; how fast products and the disk are now, in 0.2 s. `path`: the file that
+/// weights will be read from. Needs `memory` bytes for a moment. `again`: measures everything.
+MachineProfile machine_profile(ThreadPool& pool, const std::string& path, Bytes memory, bool again);
 
 }  // namespace snug

@@ -83,7 +83,7 @@ const FileRange* ReadAhead::after(const Key& extent) const {
 bool ReadAhead::start_next(AsyncReader& reader) {
   const Range* next = after(ahead_);
   if (!next) return false;
-  const Range extent = *next;
+  const Range& extent = *next;
   if (early_.erase(key(extent)) > 0) {
     ahead_ = key(extent);
     return true;

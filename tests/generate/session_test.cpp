@@ -38,13 +38,14 @@ struct Answer {
   std::uint64_t hash;
 };
 
-Answer answer(TinyEngine& s, const std::string& prompt, std::size_t speculate,
-              const SamplerOptions& sampler = greedy()) {
-  Session session(s.model, 256, sampler);
+/// Greedily, past the end of the text.
+Answer answer(Model& model, const std::string& prompt, std::size_t tokens, std::size_t context,
+              std::size_t speculate = 0) {
+  Session session(model, context, greedy());
   session.hash_logits(true);
-  session.prompt(s.model.tokenizer().encode(prompt));
+  session.prompt(model.tokenizer().encode(prompt));
   GenerateOptions options;
-  options.max_tokens = 60;
+  options.max_tokens = tokens;
   options.speculate = speculate;
   options.ignore_end = true;
   const GenerateResult result = session.generate(options, nullptr);
@@ -56,13 +57,13 @@ const std::string kPrompt = "hello hello hello, is this the same answer? hello h
 TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   for (const bool hybrid : {false, true}) {
     TinyEngine plain(2, 64, Ledger::kUnlimited, hybrid);
-    const Answer expected = answer(plain, kPrompt, 0);
+    const Answer expected = answer(plain.model, kPrompt, 60, 256);
     EXPECT_EQ(expected.tokens.size(), 60u);
     for (const unsigned threads : {1u, 3u})
       for (const std::size_t rows : {1u, 7u, 64u})
         for (const std::size_t speculate : {0u, 5u}) {
           TinyEngine s(threads, rows, Ledger::kUnlimited, hybrid);
-          const Answer actual = answer(s, kPrompt, speculate);
+          const Answer actual = answer(s.model, kPrompt, 60, 256, speculate);
           EXPECT_EQ(actual.tokens, expected.tokens);
           EXPECT_EQ(actual.hash, expected.hash)
               << threads << " threads, " << rows << " rows, speculation " << speculate << ", hybrid " << hybrid;
@@ -77,15 +78,7 @@ TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
     Ledger ledger(Ledger::kUnlimited);
     ThreadPool pool(threads);
     Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = rows, .context = 1024, .kv = format});
-    Session session(model, 1024, greedy());
-    session.hash_logits(true);
-    session.prompt(model.tokenizer().encode(prompt));
-    GenerateOptions options;
-    options.max_tokens = 150;
-    options.speculate = speculate;
-    options.ignore_end = true;
-    session.generate(options, nullptr);
-    return session.stats().logits_hash;
+    return answer(model, prompt, 150, 1024, speculate).hash;
   };
   const std::uint64_t plain = run({}, 2, 64, 0);
   for (const KvCodec* codec : kv_codecs()) {
@@ -115,15 +108,9 @@ void expect_same_answer_in_any_budget(const TinyShape& shape, std::string_view p
     Ledger ledger(budget);
     Transformer model(GgufFile::open(path), ledger, pool,
                       ModelOptions{.max_rows = 64, .context = 128, .expert_policy = std::string(policy)});
-    Session session(model, 256, greedy());
-    session.hash_logits(true);
-    session.prompt(model.tokenizer().encode(kPrompt));
-    GenerateOptions options;
-    options.max_tokens = 30;
-    options.ignore_end = true;
-    session.generate(options, nullptr);
+    const std::uint64_t hash = answer(model, kPrompt, 30, 256).hash;
     report = ledger.report();
-    return session.stats().logits_hash;
+    return hash;
   };
   LedgerReport report;
   const std::uint64_t expected = run(Ledger::kUnlimited, report);

@@ -73,16 +73,22 @@ void unpack_group(const std::byte* in, std::size_t vectors, std::size_t stride, 
 
 #endif
 
-template <void (*kUnpack)(const std::byte*, std::size_t, std::size_t, bf16_t*)>
-void unpack_pairs(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
-  for (std::size_t p = 0; p < codes.pairs; ++p) {
-    bf16_t* out = tiles + p * codes.pair_stride;
+/// f(codes of a group, its vectors, its tiles) for each group of a page.
+template <class Code, class Tile, class F>
+void for_each_group(Code* page, const KvCodes& codes, Tile* tiles, F&& f) {
+  for (std::size_t p = 0; p < codes.pairs; ++p)
     for (std::size_t v = 0; v < codes.vectors; v += codes.group) {
       const std::size_t n = codes.vectors - v < codes.group ? codes.vectors - v : codes.group;
-      kUnpack(in, n, codes.vector_stride, out + v * codes.vector_stride);
-      in += codes.group_bytes(n);
+      f(page, n, tiles + p * codes.pair_stride + v * codes.vector_stride);
+      page += codes.group_bytes(n);
     }
-  }
+}
+
+template <void (*kUnpack)(const std::byte*, std::size_t, std::size_t, bf16_t*)>
+void unpack_page(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
+  for_each_group(in, codes, tiles, [&](const std::byte* group, std::size_t vectors, bf16_t* out) {
+    kUnpack(group, vectors, codes.vector_stride, out);
+  });
 }
 
 /// The nearest bf16 that is not below (`up`) or not above x.
@@ -131,23 +137,20 @@ void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, st
 void unpack_kv(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
   switch (codes.bits) {
     case 1:
-      return unpack_pairs<unpack_group<1>>(in, codes, tiles);
+      return unpack_page<unpack_group<1>>(in, codes, tiles);
     case 2:
-      return unpack_pairs<unpack_group<2>>(in, codes, tiles);
+      return unpack_page<unpack_group<2>>(in, codes, tiles);
     case 4:
-      return unpack_pairs<unpack_group<4>>(in, codes, tiles);
+      return unpack_page<unpack_group<4>>(in, codes, tiles);
     default:
-      return unpack_pairs<unpack_widened<8>>(in, codes, tiles);
+      return unpack_page<unpack_widened<8>>(in, codes, tiles);
   }
 }
 
 void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* out) {
-  for (std::size_t p = 0; p < codes.pairs; ++p)
-    for (std::size_t v = 0; v < codes.vectors; v += codes.group) {
-      const std::size_t n = codes.vectors - v < codes.group ? codes.vectors - v : codes.group;
-      pack_group(tiles + p * codes.pair_stride + v * codes.vector_stride, n, codes.vector_stride, codes.bits, out);
-      out += codes.group_bytes(n);
-    }
+  for_each_group(out, codes, tiles, [&](std::byte* group, std::size_t vectors, const bf16_t* in) {
+    pack_group(in, vectors, codes.vector_stride, codes.bits, group);
+  });
 }
 
 }  // namespace snug::SNUG_ISA_NS
