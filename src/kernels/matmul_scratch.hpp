@@ -22,9 +22,9 @@ inline constexpr std::size_t panel_bytes(std::size_t cols) {
 inline constexpr std::size_t starts_bytes(std::size_t cols) {
   return std::max(kTileInputs, kDirectInputs) * (cols / 16 + cols / 128 + 2) * 4;
 }
-/// Fine planes by brick: where each brick's entries begin, the entries, what their accumulators start from.
+/// Fine planes of a block of rows: which rows have each brick, what their accumulators start from.
 inline constexpr std::size_t fine_rows_bytes(std::size_t cols) {
-  return (cols / 32 + 1 + kFineInputs * (cols / 256 + 1) * 3) * 4;
+  return cols / 32 * 8 + kFineInputs * (cols / 256 + 1) * 2 * 4;
 }
 /// What accumulators start from and which rows have a brick in their fine plane, for one tile without a panel.
 inline constexpr std::size_t few_rows_bytes(std::size_t cols) {

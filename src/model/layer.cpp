@@ -193,12 +193,12 @@ ModelWeights map_weights(const GgufFile& file, const ModelConfig& config, FileSo
   weights.embedding = mapper.linear("token_embd", config.width, config.vocab_size);
   weights.output =
       mapper.has("output.weight") ? mapper.linear("output", config.width, config.vocab_size) : weights.embedding;
-  if (weights.output.weight.id != weights.embedding.weight.id) source.only_rows(weights.embedding.weight);
+  source.looked_up(weights.embedding.weight, weights.output.weight.id != weights.embedding.weight.id);
   weights.output_norm = mapper.vector("output_norm.weight", config.width);
   if (const std::size_t each = config.per_layer_input) {
     const std::size_t all = each * config.layer_count;
     weights.per_layer_embedding = mapper.linear("per_layer_token_embd", all, config.vocab_size);
-    source.only_rows(weights.per_layer_embedding.weight);
+    source.looked_up(weights.per_layer_embedding.weight, true);
     weights.per_layer_projection = mapper.linear("per_layer_model_proj", config.width, all);
     weights.per_layer_norm = mapper.vector("per_layer_proj_norm.weight", each);
   }

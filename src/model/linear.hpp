@@ -79,15 +79,14 @@ public:
   WeightSource& source() { return source_; }
 
 private:
-  static constexpr Bytes kLargeStreamed = 8 * kMiB;
   /// y[rows][16 * groups] of groups [begin, end) of a linear; bias added.
   void product(const Linear& linear, std::uint32_t expert, std::size_t begin, std::size_t end, const Input& input,
                float* y, std::size_t y_stride, std::byte* scratch);
-  /// `bytes`: of a matrix. One that is larger than what is read ahead is asked for in one order, pass after pass:
+  /// `bytes`: of a matrix. One that is large beside what is read ahead is asked for in one order, pass after pass:
   /// workers in stretches of their own get so far apart that the order of the last pass says nothing.
   template <class F>
   void share_out(std::size_t chunks, std::size_t grain, Bytes bytes, F&& fn) {
-    const bool in_order = source_.streams() && bytes > kLargeStreamed;
+    const bool in_order = source_.streams() && bytes > source_.ahead_bytes() / 3;
     in_order ? pool_.parallel_in_order(chunks, 1, fn) : pool_.parallel_for(chunks, grain, fn);
   }
 

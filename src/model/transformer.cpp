@@ -273,13 +273,12 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
 }
 
 void Transformer::embed(std::span<const Row> rows) {
-  pool_.parallel_for(rows.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
-    for (std::size_t r = from; r < to; ++r) {
-      float* x = a_->x + r * config_.width;
-      source_.row(weights_.embedding.weight, static_cast<std::size_t>(rows[r].token), x);
-      if (config_.embedding_scale != 1.0f) kernels().scale(x, config_.embedding_scale, config_.width);
-    }
-  });
+  std::vector<RowUse> uses;
+  for (std::size_t r = 0; r < rows.size(); ++r)
+    uses.push_back({static_cast<std::size_t>(rows[r].token), a_->x + r * config_.width});
+  source_.rows(weights_.embedding.weight, uses);
+  for (const RowUse& use : uses)
+    if (config_.embedding_scale != 1.0f) kernels().scale(use.out, config_.embedding_scale, config_.width);
   if (config_.per_layer_input) embed_per_layer(rows);
 }
 
@@ -288,18 +287,25 @@ void Transformer::embed_per_layer(std::span<const Row> rows) {
   const Input input = quantise(a_->x, rows.size(), config_.width, a_->mixer_input.q8);
   const Products::Job job{&weights_.per_layer_projection, a_->per_layer, all, false, 0, input};
   products_->run(std::span(&job, 1));
-  pool_.parallel_for(rows.size(), 1, [&](std::size_t from, std::size_t to, unsigned) {
-    std::vector<float> embedding(all);
-    for (std::size_t r = from; r < to; ++r) {
-      float* x = a_->per_layer + r * all;
-      kernels().scale(x, 1.0f / std::sqrt(static_cast<float>(config_.width)), all);
-      for (std::size_t at = 0; at < all; at += each)
-        kernels().rms_norm(x + at, weights_.per_layer_norm.data(), config_.norm_epsilon, each, x + at);
-      source_.row(weights_.per_layer_embedding.weight, static_cast<std::size_t>(rows[r].token), embedding.data());
-      kernels().axpy(x, std::sqrt(static_cast<float>(each)), embedding.data(), all);
-      kernels().scale(x, std::sqrt(0.5f), all);
-    }
-  });
+  constexpr std::size_t kBlock = 16;  // an embedding of all layers is large
+  std::vector<float> embeddings(std::min(kBlock, rows.size()) * all);
+  std::vector<RowUse> uses;
+  for (std::size_t first = 0; first < rows.size(); first += kBlock) {
+    uses.clear();
+    for (std::size_t r = first; r < std::min(rows.size(), first + kBlock); ++r)
+      uses.push_back({static_cast<std::size_t>(rows[r].token), embeddings.data() + (r - first) * all});
+    source_.rows(weights_.per_layer_embedding.weight, uses);
+    pool_.parallel_for(uses.size(), 1, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t i = from; i < to; ++i) {
+        float* x = a_->per_layer + (first + i) * all;
+        kernels().scale(x, 1.0f / std::sqrt(static_cast<float>(config_.width)), all);
+        for (std::size_t at = 0; at < all; at += each)
+          kernels().rms_norm(x + at, weights_.per_layer_norm.data(), config_.norm_epsilon, each, x + at);
+        kernels().axpy(x, std::sqrt(static_cast<float>(each)), uses[i].out, all);
+        kernels().scale(x, std::sqrt(0.5f), all);
+      }
+    });
+  }
 }
 
 void Transformer::compute_angles(std::span<const RowRun> runs, std::size_t rows) {

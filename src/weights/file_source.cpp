@@ -115,9 +115,16 @@ FileSource::Buffers FileSource::plan_buffers(Bytes free) const {
   return buffers;
 }
 
+std::size_t FileSource::most_row_bytes() const {
+  std::size_t most = 0;
+  for (const Entry& e : entries_)
+    if (e.looked_up) most = std::max(most, e.stored.range_of_row(0).size);
+  return most;
+}
+
 Bytes FileSource::least_bytes() const {
   const Bytes experts = sets_.empty() ? 0 : ExpertCache::least_bytes(expert_sets());
-  return std::min(bytes_, plan_buffers(0).bytes + experts);
+  return std::min(bytes_, plan_buffers(0).bytes + row_reader_bytes() + experts);
 }
 
 WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spare) const {
@@ -151,17 +158,18 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
     least_experts = ExpertCache::least_bytes(sets);
     for (const ExpertSet& set : sets) all_experts += set.bytes() * set.parts[0]->weight.experts;
   }
-  if (!sets.empty() && dense + least_experts <= room(spare)) {
+  if (!sets.empty() && dense + row_reader_bytes() + least_experts <= room(spare)) {
     plan.bands = PinnedBands::kBands;
     plan.pinned = dense;
-    plan.staging = plan.buffers = ExpertCache::staging_bytes(sets, room(spare) - dense);
-    plan.experts = std::min(all_experts, room(spare) - dense - plan.staging);
+    plan.staging = ExpertCache::staging_bytes(sets, room(spare) - dense);
+    plan.buffers = plan.staging + row_reader_bytes();
+    plan.experts = std::min(all_experts, room(spare) - dense - plan.buffers);
   } else {
     if (!sets.empty()) {
       plan.staging = ExpertCache::staging_bytes(sets, 0);
       plan.experts = least_experts - plan.staging;
     }
-    plan.buffers = plan_buffers(room(0)).bytes + plan.staging;
+    plan.buffers = plan_buffers(room(0)).bytes + row_reader_bytes() + plan.staging;
     for (; plan.bands < PinnedBands::kBands; ++plan.bands) {
       const Bytes more = bands_.band_bytes(plan.bands);
       if (plan.memory() + more > room(spare)) break;
@@ -202,8 +210,11 @@ void FileSource::settle(const WeightPlan& lying) {
   bands_.resize(lying.whole ? 0 : std::min(bands_.count(), lying.bands));
   if (lying.whole) return load_whole();
   open_direct();
+  row_reader_ = std::make_unique<RowReader>(ledger_, most_row_bytes());
+  buffer_bytes_ = row_reader_bytes();
   const bool some_seldom = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.seldom; });
-  if (lying.bands < PinnedBands::kBands || some_seldom) start_streaming(lying.buffers - lying.staging);
+  if (lying.bands < PinnedBands::kBands || some_seldom)
+    start_streaming(lying.buffers - lying.staging - row_reader_bytes());
   bands_.resize(lying.bands);
   if (read_ahead_) foresee_order();
   if (cache_) cache_->set_capacity(lying.experts);
@@ -247,7 +258,7 @@ void FileSource::start_streaming(Bytes memory) {
   slot_memory_ = Buffer(ledger_, Tag::weights, slots);
   for (std::size_t i = 0; i < pool_.size(); ++i) free_slots_.push_back(slot_memory_.data() + i * buffers.packed);
   read_ahead_ = std::make_unique<ReadAhead>(ledger_, buffers.ahead, buffers.raw);
-  buffer_bytes_ = memory;
+  buffer_bytes_ += memory;
 }
 
 /// Tensors are used in the order in which they were added, more or less.
@@ -266,6 +277,7 @@ void FileSource::foresee_order() {
 void FileSource::stop_streaming() {
   holder_.reset();
   read_ahead_.reset();
+  row_reader_.reset();
   free_slots_.clear();
   slot_memory_ = Buffer();
   buffer_bytes_ = 0;
@@ -342,13 +354,18 @@ WeightSlice FileSource::slice(const Weight& weight, std::uint32_t expert, std::s
   return {m, std::move(slot)};
 }
 
-void FileSource::row(const Weight& weight, std::size_t row, float* out) {
+void FileSource::rows(const Weight& weight, std::span<const RowUse> uses) {
   const Entry& entry = entries_[weight.id];
-  const std::size_t group = row / kTileRows;
-  if (const std::byte* data = find(entry, group, group + 1))
-    dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, row % kTileRows, out);
-  else
-    entry.stored.read_row(row, out);
+  const auto in_memory = [&](const RowUse& use) { return find(entry, use.row / kTileRows, use.row / kTileRows + 1); };
+  pool_.parallel_for(uses.size(), 8, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t i = from; i < to; ++i)
+      if (const std::byte* data = in_memory(uses[i]))
+        dequantize_packed_row({weight.type, kTileRows, weight.cols, data}, uses[i].row % kTileRows, uses[i].out);
+  });
+  std::vector<RowUse> missing;
+  for (const RowUse& use : uses)
+    if (!in_memory(use)) missing.push_back(use);
+  if (!missing.empty()) row_reader_->read(entry.stored, missing);
 }
 
 void FileSource::want_experts(const Weight& part, const ExpertUses& uses) {

@@ -20,6 +20,7 @@
 #include "weights/pack_writer.hpp"
 #include "weights/pinned_bands.hpp"
 #include "weights/read_ahead.hpp"
+#include "weights/row_reader.hpp"
 #include "weights/weight_source.hpp"
 
 namespace snug {
@@ -52,8 +53,11 @@ public:
   /// Announces a tensor of shape [cols, rows] or [cols, rows, experts]. `as_f32` dequantises it on arrival.
   /// Throws FormatError when the kernels cannot multiply its type. REQUIRES: before load().
   Weight add(const GgufFile& file, const GgufTensor& tensor, bool as_f32 = false);
-  /// This weight is only looked up by rows: a budget that is short spends nothing on it.
-  void only_rows(const Weight& weight) { entries_[weight.id].only_rows = true; }
+  /// Rows of this weight are looked up. If that is all, a budget that is short spends nothing on it.
+  void looked_up(const Weight& weight, bool only) {
+    entries_[weight.id].looked_up = true;
+    entries_[weight.id].only_rows = only;
+  }
   /// This weight is hardly ever used: nothing of it is kept, unless everything fits. prepare() must follow.
   void seldom(const Weight& weight) { entries_[weight.id].seldom = true; }
   /// These weights (one may be named twice) are the experts of one layer. Layers are announced in order.
@@ -81,8 +85,8 @@ public:
 
   WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                     std::size_t group_end) override;
-  bool streams() const override { return read_ahead_ != nullptr; }
-  void row(const Weight& weight, std::size_t row, float* out) override;
+  Bytes ahead_bytes() const override { return read_ahead_ ? read_ahead_->memory_bytes() : 0; }
+  void rows(const Weight& weight, std::span<const RowUse> uses) override;
   bool caches_experts() const override { return cache_ != nullptr; }
   void want_experts(const Weight& part, const ExpertUses& uses) override;
   std::vector<std::uint32_t> next_experts() override;
@@ -101,7 +105,7 @@ private:
   struct Entry {
     StoredTensor stored;
     std::size_t extent_groups = 0;  ///< that the disk is asked for at once
-    bool only_rows = false, seldom = false;
+    bool looked_up = false, only_rows = false, seldom = false;
     std::size_t offset = 0;  ///< in whole_
     std::int32_t set = -1;   ///< of experts
     std::size_t part = 0;    ///< within it
@@ -115,6 +119,9 @@ private:
     Bytes bytes = 0;
   };
   Buffers plan_buffers(Bytes free) const;
+  /// Of the file, that a row which is looked up takes at most.
+  std::size_t most_row_bytes() const;
+  Bytes row_reader_bytes() const { return RowReader::memory_bytes(most_row_bytes()); }
   std::vector<ExpertSet> expert_sets() const;
   void set_extent(Entry& entry) const;
   std::size_t pinned_groups(const Entry& entry, std::size_t bands) const {
@@ -148,11 +155,12 @@ private:
   std::optional<PackFile> pack_;
   std::vector<std::unique_ptr<RandomAccessFile>> direct_;
   Buffer slot_memory_;
-  Bytes buffer_bytes_ = 0;
+  Bytes buffer_bytes_ = 0;  ///< of everything here that is read into, but experts
   std::mutex mutex_;
   std::condition_variable slot_free_;
   std::vector<std::byte*> free_slots_;
   std::unique_ptr<ReadAhead> read_ahead_;
+  std::unique_ptr<RowReader> row_reader_;
   std::shared_ptr<void> holder_;
 };
 

@@ -47,6 +47,7 @@ public:
   /// The extent stays until as many bytes of it have been asked for as it has. Thread-safe. Throws IoError.
   Lease get(const Range& extent, Bytes offset, std::size_t size);
   StreamStats stats() const;
+  Bytes memory_bytes() const { return memory_.size(); }
 
 private:
   using Key = std::pair<const RandomAccessFile*, Bytes>;

@@ -49,17 +49,17 @@ void StoredTensor::read_groups(std::size_t begin, std::size_t end, std::byte* ra
   }
 }
 
-void StoredTensor::read_row(std::size_t row, float* out) const {
-  const std::size_t group = row / kTileRows;
-  if (tiled) {
-    std::vector<std::byte> stored(group_bytes());
-    file->read(range_of(group, group + 1).offset, stored);
-    dequantize_packed_row({weight.type, kTileRows, weight.cols, stored.data()}, row % kTileRows, out);
-    return;
-  }
-  std::vector<std::byte> stored(row_bytes(file_type, weight.cols));
-  file->read(offset + row * stored.size(), stored);
-  dequantize_row(file_type, stored.data(), weight.cols, out);
+FileRange StoredTensor::range_of_row(std::size_t row) const {
+  if (tiled) return range_of(row / kTileRows, row / kTileRows + 1);
+  const std::size_t bytes = row_bytes(file_type, weight.cols);
+  return {file, offset + row * bytes, bytes};
+}
+
+void StoredTensor::unpack_row(const std::byte* stored, std::size_t row, float* out) const {
+  if (tiled)
+    dequantize_packed_row({weight.type, kTileRows, weight.cols, stored}, row % kTileRows, out);
+  else
+    dequantize_row(file_type, stored, weight.cols, out);
 }
 
 }  // namespace snug

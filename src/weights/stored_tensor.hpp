@@ -32,8 +32,10 @@ struct StoredTensor {
   void pack(std::span<const std::byte> stored, std::byte* out) const;
   /// Groups [begin, end) of any experts, read now. `raw`: file_group_bytes() for each.
   void read_groups(std::size_t begin, std::size_t end, std::byte* raw, std::byte* out) const;
-  /// One row of the first expert as f32[cols], read now.
-  void read_row(std::size_t row, float* out) const;
+  /// Where a row of the first expert lies (with its group, if the file is tiled).
+  FileRange range_of_row(std::size_t row) const;
+  /// What range_of_row() says, as it was read, brought to f32[cols].
+  void unpack_row(const std::byte* stored, std::size_t row, float* out) const;
 };
 
 }  // namespace snug

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/units.hpp"
 #include "kernels/tile_matrix.hpp"
 
 namespace snug {
@@ -34,16 +35,24 @@ struct ExpertUses {
   std::uint32_t tokens = 0;
 };
 
+/// A row that is wanted as f32[cols].
+struct RowUse {
+  std::size_t row = 0;
+  float* out = nullptr;
+};
+
 class WeightSource {
 public:
   virtual ~WeightSource() = default;
   /// Groups [group_begin, group_end) of one matrix; waits until they are in memory. Thread-safe.
   virtual WeightSlice slice(const Weight& weight, std::uint32_t expert, std::size_t group_begin,
                             std::size_t group_end) = 0;
-  /// Whether slices may have to be read for each use: then one use should serve all rows.
-  virtual bool streams() const = 0;
-  /// One row as f32[cols] (embedding look-up). Thread-safe.
-  virtual void row(const Weight& weight, std::size_t row, float* out) = 0;
+  /// Memory for slices that are read ahead of each use; 0 when all are in memory. Where it is not, one use should serve
+  /// all rows.
+  virtual Bytes ahead_bytes() const = 0;
+  bool streams() const { return ahead_bytes() > 0; }
+  /// Rows of a matrix (embedding look-up). By one thread at a time.
+  virtual void rows(const Weight& weight, std::span<const RowUse> uses) = 0;
 
   /// Slices of experts are asked for in between: want_experts(), then next_experts() until it gives none, each time
   /// some that are in memory until the next call. `part`: any of the layer's expert weights. Throws IoError,

@@ -224,56 +224,70 @@ void multiply_panels(const PanelBrick<Unpack<type>>* panel, std::size_t count, c
 /// The fine planes of a block of rows, by brick: rows that share an outlier's brick meet it while it is in the L1
 /// cache.
 struct FineRows {
-  Q8Plane plane[kFineInputs];
+  Q8Plane plane[kFineInputs + 1];  ///< and one that takes part where a row has no partner
   std::size_t rows;
-  const std::uint32_t* begin;    ///< per brick (and one more): its first entry
-  const std::uint32_t* entries;  ///< row * 65536 + group of its fine plane
+  const std::uint64_t* by_brick;  ///< per brick: bit r if row r has it in its fine plane
 };
 
 template <class U>
 void prepare_fine(const Q8Rows& x, std::size_t row, std::size_t count, std::byte* scratch, FineRows& out) {
+  static_assert(kFineInputs <= 64);
   const std::size_t bricks = x.k / 32, groups = x.fine_groups();
-  auto* begin = reinterpret_cast<std::uint32_t*>(scratch);
-  auto* entries = begin + bricks + 1;
-  auto* starts = reinterpret_cast<std::int32_t*>(entries + kFineInputs * groups);
+  auto* by_brick = reinterpret_cast<std::uint64_t*>(scratch);
+  auto* starts = reinterpret_cast<std::int32_t*>(by_brick + bricks);
   out.rows = count;
-  out.begin = begin;
-  out.entries = entries;
-  std::fill_n(begin, bricks + 1, 0u);
+  out.by_brick = by_brick;
+  std::fill_n(by_brick, bricks, std::uint64_t{0});
   for (std::size_t r = 0; r < count; ++r) {
     out.plane[r] = x.fine(row + r);
     prepare_starts<U>(out.plane[r], groups, starts);
-    for (std::size_t f = 0; f < groups; ++f) ++begin[x.fine_index(row + r)[f]];
+    const std::uint32_t* index = x.fine_index(row + r);
+    for (std::size_t f = 0; f < groups; ++f) by_brick[index[f]] |= std::uint64_t{1} << r;
   }
-  // Counts become ends; filling from the last entry turns them into beginnings.
-  for (std::size_t k = 1; k <= bricks; ++k) begin[k] += begin[k - 1];
-  for (std::size_t r = count; r-- > 0;) {
-    for (std::size_t f = groups; f-- > 0;) {
-      entries[--begin[x.fine_index(row + r)[f]]] = static_cast<std::uint32_t>(r << 16 | f);
-    }
-  }
+  out.plane[kFineInputs] = out.plane[0];
 }
 
-/// y += the fine planes of a block of rows, for `groups` panels at once: their chains of sums are independent.
+/// The plane from its group `k32` on.
+template <class U>
+SNUG_INLINE Q8Plane plane_from(const Q8Plane& x, std::size_t k32) {
+  constexpr std::size_t kSums = kExcess<U> == 0 ? 2 : U::kScales;
+  return {x.q + 32 * k32, x.scale + k32, x.scaled_sum + k32, x.negative_sum + kSums * k32};
+}
+
+/// y += the fine planes of a block of rows, for `groups` panels and two rows at once: their chains of sums are
+/// independent.
 template <DType type, int groups>
 void multiply_fine(const PanelBrick<Unpack<type>>* panel, std::size_t count, const FineRows& x, float* y,
                    std::size_t y_stride) {
   using U = Unpack<type>;
-  F32x16 sums[kFineInputs][groups][1];
-  for (std::size_t r = 0; r < x.rows; ++r)
-    for (auto& sum : sums[r]) sum[0] = zero();
+  F32x16 sums[kFineInputs + 1][groups];
+  std::size_t at[kFineInputs + 1] = {};
+  for (auto& row : sums)
+    for (auto& sum : row) sum = zero();
   for (std::size_t k32 = 0; k32 < count; ++k32) {
     const PanelBrick<U>* bricks[groups];
     for (int i = 0; i < groups; ++i) bricks[i] = panel + static_cast<std::size_t>(i) * count + k32;
-    for (std::size_t e = x.begin[k32]; e < x.begin[k32 + 1]; ++e) {
-      const std::size_t r = x.entries[e] >> 16;
-      multiply<U, 1, groups, Weights::panel>(bricks, &x.plane[r], x.entries[e] & 0xffff, sums[r]);
+    for (std::uint64_t rest = x.by_brick[k32]; rest != 0; rest &= rest - 1) {
+      std::size_t row[2] = {static_cast<std::size_t>(__builtin_ctzll(rest)), kFineInputs};
+      rest &= rest - 1;
+      if (rest != 0) row[1] = static_cast<std::size_t>(__builtin_ctzll(rest));
+      Q8Plane planes[2];
+      F32x16 sum[groups][2];
+      for (int r = 0; r < 2; ++r) {
+        planes[r] = plane_from<U>(x.plane[row[r]], at[row[r]]++);
+        for (int i = 0; i < groups; ++i) sum[i][r] = sums[row[r]][i];
+      }
+      multiply<U, 2, groups, Weights::panel>(bricks, planes, 0, sum);
+      for (int r = 0; r < 2; ++r)
+        for (int i = 0; i < groups; ++i) sums[row[r]][i] = sum[i][r];
+      at[kFineInputs] = 0;
+      if (rest == 0) break;
     }
   }
   for (std::size_t r = 0; r < x.rows; ++r)
     for (int i = 0; i < groups; ++i) {
       float* to = y + r * y_stride + i * 16;
-      store(to, add(load(to), sums[r][i][0]));
+      store(to, add(load(to), sums[r][i]));
     }
 }
 
