@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--prefill-depth", default="0")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--no-repack", action="store_true", help="weights as they lie in the file, mapped")
     options = parser.parse_args()
     engine, api = load_api()
     depths = [int(d) for d in options.depth.split(",")]
@@ -53,7 +54,9 @@ def main():
     mp = api.llama_model_default_params()
     mp.n_gpu_layers = 0
     if engine == "ik_llama.cpp":
-        mp.repack_tensors = True  # its fastest: weights interleaved by rows at load
+        mp.repack_tensors = not options.no_repack  # its fastest: weights interleaved by rows at load
+    elif options.no_repack:
+        mp.use_extra_bufts = False
     model = api.llama_model_load_from_file(options.model.encode(), mp)
     cp = api.llama_context_default_params()
     cp.n_ctx = max(max(depths) + options.gen, max(prefill_depths) + options.prompt) + 64
