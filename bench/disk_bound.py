@@ -8,9 +8,8 @@ streaming asks for, and the run is in a memory cgroup of the budget and 32 MiB, 
 import argparse
 import os
 import statistics
-import subprocess
 
-from memory_group import MIB, ROOT, Group, last_json
+from memory_group import MIB, ROOT, Group, disk_speed, last_json
 
 
 def main():
@@ -24,11 +23,9 @@ def main():
     parser.add_argument("--build", default=os.path.join(ROOT, "build/release"))
     parser.add_argument("--prompt", default="Write a C function that reverses a string.")
     o = parser.parse_args()
-    pack = o.model + ".snug"
-    read = pack if os.path.exists(pack) else o.model
 
     def disk():
-        return float(subprocess.check_output([f"{o.build}/disk_read", read, str(o.seconds)]))
+        return disk_speed(o.build, o.model, o.seconds)
 
     print("| decode, tokens/s | foreseen | read per token, MB | GB/s | disk before, after, GB/s | share | logits |")
     print("|---|---|---|---|---|---|---|", flush=True)

@@ -15,6 +15,12 @@ def last_json(text):
     return json.loads(text.strip().splitlines()[-1])
 
 
+def disk_speed(build, model, seconds):
+    """Bytes a second of reads as streaming asks for them, of the file that it would read."""
+    pack = model + ".snug"
+    return float(subprocess.check_output([f"{build}/disk_read", pack if os.path.exists(pack) else model, str(seconds)]))
+
+
 class Group:
     """A memory cgroup; commands run in it."""
 

@@ -10,9 +10,8 @@ The prompt is as much of the text as makes at most 512 tokens: one pass, which s
 import argparse
 import os
 import statistics
-import subprocess
 
-from memory_group import MIB, ROOT, Group, last_json
+from memory_group import MIB, ROOT, Group, disk_speed, last_json
 
 
 def main():
@@ -25,7 +24,6 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--build", default=os.path.join(ROOT, "build/release"))
     o = parser.parse_args()
-    read = o.model + ".snug" if os.path.exists(o.model + ".snug") else o.model
 
     def run(memory, prompt):
         group = Group((memory + 32) * MIB)
@@ -48,8 +46,7 @@ def main():
     for _ in range(o.runs):
         tokens, streamed, r = run(o.memory, text[:length])
         _, resident, other = run(o.resident, text[:length])
-        speed = float(subprocess.check_output([f"{o.build}/disk_read", read, "1"]))
-        disk = r["plan"]["streamed_bytes_per_token"] / speed
+        disk = r["plan"]["streamed_bytes_per_token"] / disk_speed(o.build, o.model, 1)
         ratios.append(streamed / max(resident, disk))
         print(f"| {tokens} | {streamed:.3f} | {disk:.3f} | {resident:.3f} | {ratios[-1]:.2f} | {r['streaming']['late']} | "
               f"{'yes' if r['logits_hash'] == other['logits_hash'] else 'NO'} |", flush=True)
