@@ -103,7 +103,7 @@ void run_bench(const BenchOptions& options) {
   nlohmann::ordered_json json = {{"model", engine.name},
                                  {"threads", engine.pool->size()},
                                  {"isa", kernels().name},
-                                 {"kv", parse_kv_format(options.engine.kv).name()},
+                                 {"kv", parse_kv_choice(options.engine.kv).name()},
                                  {"load_seconds", load_seconds}};
   for (const std::size_t depth : options.prefill_depths) {
     if (options.prompt == 0) break;

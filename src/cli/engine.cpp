@@ -24,7 +24,7 @@ void add_kv_option(CLI::App& command, EngineOptions& options) {
   add_option(command, "--kv", options.kv,
              fmt::format("how older keys and values are kept: {}, or KEYS/VALUES (default bf16; the others lose "
                          "quality)",
-                         kv_codec_names()));
+                         kv_method_names()));
 }
 
 void add_sparse_option(CLI::App& command, EngineOptions& options) {
@@ -58,7 +58,7 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   model_options.charge_process = true;
   if (!model_options.reference) {
     model_options.sparse_ffn.share = options.sparse_share;
-    model_options.kv = parse_kv_format(options.kv);
+    model_options.kv = parse_kv_choice(options.kv);
   }
   if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {

@@ -96,7 +96,7 @@ void run_perplexity(EvalOptions& options) {
         {"context", options.windows.context},
         {"nll", r.nll},
         {"ppl", r.perplexity},
-        {"kv", parse_kv_format(options.engine.kv).name()},
+        {"kv", parse_kv_choice(options.engine.kv).name()},
         {"kv_bytes_per_token", engine.model->kv_bytes(options.windows.context) / options.windows.context},
         {"weight_bytes", weights},
         {"sparse_ffn", sparse_json(engine.model->sparse_ffn_stats())},

@@ -122,7 +122,7 @@ void add_plan(CLI::App& app) {
     const auto model = Model::load(path, ledger, pool,
                                    {.context = o.context,
                                     .charge_process = true,
-                                    .kv = parse_kv_format(o.engine.kv),
+                                    .kv = parse_kv_choice(o.engine.kv),
                                     .load_weights = false,
                                     .plan_for = budget});
     MemoryPlan plan = model->plan(budget, o.context ? o.context : kUsualContext);

@@ -1,43 +1,50 @@
 #pragma once
-/// How pages of keys and values are kept once their tokens are no longer the newest: one record per method, chosen for
-/// keys and values apart ("kivi-2", "q8/kivi-2"). A page is coded once, when kRecentPages whole pages have come after
-/// it, so what a query sees depends on its position alone and not on how a prompt was cut into chunks.
+/// How pages of keys and values are kept once their tokens are no longer the newest: one class and one row in the table
+/// of methods for each, chosen for keys and values apart ("kivi-2", "q8/kivi-2"). A page is coded once, when
+/// kRecentPages whole pages have come after it, so what a query sees depends on its position alone and not on how a
+/// prompt was cut into chunks.
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "kernels/kernels.hpp"
-#include "kernels/kv_tile.hpp"
+#include "kv/kv_shape.hpp"
 
 namespace snug {
 
-inline constexpr std::size_t kPageTokens = 64;
-inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
 /// Whole pages that stay in bf16 before the one that is being filled.
 inline constexpr std::size_t kRecentPages = 2;
 
-enum class KvSide { keys, values };
+/// Where a page stands: its layer and the position of its first token.
+struct KvPlace {
+  std::size_t layer = 0, position = 0;
+};
 
+/// One side (keys or values) of a model's cache. A page holds 64 tokens of all heads of a layer; tiles are four per
+/// page and head, one after the other (kernels/kv_tile.hpp). Keys are rotated; a codec that wants them as they were
+/// before turns them back (kv/rope_page.hpp).
 class KvCodec {
 public:
   virtual ~KvCodec() = default;
-  virtual std::string_view name() const = 0;
-  virtual std::size_t page_bytes(KvSide side, std::size_t dim) const = 0;
-  /// `tiles`: the page's four tiles (kernels/kv_tile.hpp), one after the other.
-  virtual void encode(KvSide side, const bf16_t* tiles, std::size_t dim, std::byte* page) const = 0;
-  virtual void decode(KvSide side, const std::byte* page, std::size_t dim, bf16_t* tiles) const = 0;
+  /// Of a coded page of this layer, all heads.
+  virtual std::size_t page_bytes(std::size_t layer) const = 0;
+  /// `heads`: each head's tiles.
+  virtual void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const = 0;
+  /// One head's tiles. Called from many threads at once.
+  virtual void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const = 0;
+  /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
+  virtual const KvCodes* codes(std::size_t) const { return nullptr; }
 };
 
-/// Null: all pages stay as they are.
+/// How keys and values of one model are kept. Null: all pages stay as they are.
 struct KvFormat {
-  const KvCodec* keys = nullptr;
-  const KvCodec* values = nullptr;
+  std::string name = "bf16";
+  std::shared_ptr<const KvCodec> keys, values;
 
   bool coded() const { return keys != nullptr; }
-  std::size_t page_bytes(std::size_t k_dim, std::size_t v_dim) const;
-  std::string name() const;
+  /// Of a coded page of this layer: keys, then values.
+  std::size_t page_bytes(std::size_t layer) const { return keys->page_bytes(layer) + values->page_bytes(layer); }
   /// Pages that a query at `position` sees coded: the first so many.
   static std::size_t coded_pages(std::size_t position) {
     const std::size_t page = position / kPageTokens;
@@ -45,10 +52,26 @@ struct KvFormat {
   }
 };
 
+/// What the user wrote.
+struct KvChoice {
+  std::string keys, values;  ///< names of methods; both empty: bf16
+
+  bool coded() const { return !keys.empty(); }
+  std::string name() const;
+};
+
 /// "NAME" or "KEYS/VALUES"; "bf16" (or nothing) for both: nothing is coded. Throws UsageError listing the known names.
-KvFormat parse_kv_format(std::string_view text);
-std::vector<const KvCodec*> kv_codecs();
+KvChoice parse_kv_choice(std::string_view text);
+/// Throws Error when a method needs what was not learned yet, or does not suit the model.
+KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> model);
+
+/// A way to keep pages.
+struct KvMethod {
+  std::string_view name, help;
+  std::unique_ptr<KvCodec> (*make)(KvSide side, std::shared_ptr<const KvModel> model);
+};
+std::span<const KvMethod> kv_methods();
 /// "bf16, q8, ..."
-std::string kv_codec_names();
+std::string kv_method_names();
 
 }  // namespace snug

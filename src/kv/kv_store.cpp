@@ -21,36 +21,36 @@ std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
 }  // namespace
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
-    : shapes_(std::move(shapes)), format_(format) {
+    : shapes_(std::move(shapes)), format_(std::move(format)) {
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size;
   const auto pool_for = [&](std::size_t bytes) {
     auto& pool = by_size[bytes];
     if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
     return pool;
   };
-  for (const KvShape& shape : shapes_) {
-    const bool some = shape.kv_heads > 0;
-    pools_.push_back(some ? pool_for(shape.page_bytes()) : nullptr);
-    coded_pools_.push_back(some && format_.coded() ? pool_for(format_.page_bytes(shape.k_dim, shape.v_dim)) : nullptr);
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
+    const bool some = shapes_[layer].kv_heads > 0;
+    pools_.push_back(some ? pool_for(shapes_[layer].page_bytes()) : nullptr);
+    coded_pools_.push_back(some && format_.coded() ? pool_for(format_.page_bytes(layer)) : nullptr);
   }
 }
 
 Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
   Bytes total = 0;
-  for (const KvShape& shape : shapes) {
+  for (std::size_t layer = 0; layer < shapes.size(); ++layer) {
+    const KvShape& shape = shapes[layer];
     if (shape.kv_heads == 0) continue;
     const Bytes kept = shape.window ? std::min<Bytes>(tokens, shape.window) : tokens;
     const Bytes token = shape.page_bytes() / kPageTokens;
-    Bytes each = kept * token;
-    if (format.coded()) {
-      const Bytes behind = tokens - kept,
-                  coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
-                  dropped = only_coded(format, tokens) * kPageTokens;
-      const Bytes coded_tokens = coded > behind ? coded - behind : 0;
-      each = coded_tokens / kPageTokens * format.page_bytes(shape.k_dim, shape.v_dim) +
-             (tokens - std::max(dropped, behind)) * token;
+    if (!format.coded()) {
+      total += kept * token;
+      continue;
     }
-    total += shape.kv_heads * each;
+    const Bytes behind = tokens - kept,
+                coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
+                dropped = only_coded(format, tokens) * kPageTokens;
+    total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
+             (tokens - std::max(dropped, behind)) * token;
   }
   return total;
 }
@@ -58,7 +58,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
   if (!format_.coded()) return bytes(tokens);
   Bytes chunk = 0;
-  for (const KvShape& shape : shapes_) chunk += shape.kv_heads * (shape.page_bytes() / kPageTokens);
+  for (const KvShape& shape : shapes_) chunk += shape.page_bytes() / kPageTokens;
   return bytes(tokens) + std::min(rows, tokens) * chunk;
 }
 
@@ -72,24 +72,19 @@ Bytes KvPools::slack_bytes() const {
   return total;
 }
 
-KvStore::KvStore(KvPools& pools, std::size_t slack) : pools_(pools), slack_(slack) {
-  std::size_t total = 0;
-  for (const KvShape& shape : pools.shapes()) {
-    first_.push_back(total);
-    total += shape.kv_heads;
-  }
-  pages_.resize(total);
-  coded_.resize(total);
-  coded_count_.resize(first_.size());
-}
+KvStore::KvStore(KvPools& pools, std::size_t slack)
+    : pools_(pools),
+      slack_(slack),
+      pages_(pools.shapes().size()),
+      coded_(pools.shapes().size()),
+      coded_count_(pools.shapes().size()) {}
 
 KvStore::~KvStore() {
-  for (std::size_t layer = 0; layer < first_.size(); ++layer)
-    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
-      for (std::byte* page : pages_[index(layer, head)])
-        if (page) pools_.pool(layer).free(page);
-      for (std::byte*& page : coded_[index(layer, head)]) free_coded(layer, page);
-    }
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    for (std::byte* page : pages_[layer])
+      if (page) pools_.pool(layer).free(page);
+    for (std::byte*& page : coded_[layer]) free_coded(layer, page);
+  }
 }
 
 void KvStore::free_coded(std::size_t layer, std::byte*& page) noexcept {
@@ -100,18 +95,18 @@ void KvStore::free_coded(std::size_t layer, std::byte*& page) noexcept {
 void KvStore::reserve(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens);
   const std::size_t coded = pools_.format().coded() && tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
-  const std::size_t before = pages_.empty() ? 0 : pages_.front().size();
+  std::size_t before = 0;
+  for (const auto& list : pages_) before = std::max(before, list.size());
   try {
-    for (std::size_t layer = 0; layer < first_.size(); ++layer)
-      for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
-        auto& list = pages_[index(layer, head)];
-        list.reserve(wanted);
-        while (list.size() < wanted) list.push_back(pools_.pool(layer).allocate());
-        auto& coded_list = coded_[index(layer, head)];
-        coded_list.reserve(coded);
-        while (coded_list.size() < coded)
-          coded_list.push_back(list[coded_list.size()] ? pools_.coded_pool(layer).allocate() : nullptr);
-      }
+    for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+      if (pools_.shapes()[layer].kv_heads == 0) continue;
+      auto &list = pages_[layer], &coded_list = coded_[layer];
+      list.reserve(wanted);
+      while (list.size() < wanted) list.push_back(pools_.pool(layer).allocate());
+      coded_list.reserve(coded);
+      while (coded_list.size() < coded)
+        coded_list.push_back(list[coded_list.size()] ? pools_.coded_pool(layer).allocate() : nullptr);
+    }
   } catch (...) {
     drop_pages(before);
     throw;
@@ -120,14 +115,12 @@ void KvStore::reserve(std::size_t tokens) {
 
 /// Of all pages keeps the first `keep`, and codes only where they are filled in.
 void KvStore::drop_pages(std::size_t keep) noexcept {
-  for (std::size_t layer = 0; layer < first_.size(); ++layer) {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
-    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
-      auto &list = pages_[index(layer, head)], &coded = coded_[index(layer, head)];
-      for (; list.size() > keep; list.pop_back())
-        if (list.back()) pools_.pool(layer).free(list.back());
-      for (; coded.size() > coded_count_[layer]; coded.pop_back()) free_coded(layer, coded.back());
-    }
+    auto &list = pages_[layer], &coded = coded_[layer];
+    for (; list.size() > keep; list.pop_back())
+      if (list.back()) pools_.pool(layer).free(list.back());
+    for (; coded.size() > coded_count_[layer]; coded.pop_back()) free_coded(layer, coded.back());
   }
 }
 
@@ -138,21 +131,18 @@ void KvStore::forget_codes(std::size_t tokens) noexcept {
 void KvStore::trim(std::size_t tokens) noexcept {
   drop_pages(pages_of(tokens));
   const std::size_t alone = only_coded(pools_.format(), tokens);
-  for (std::size_t layer = 0; layer < first_.size(); ++layer) {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     const KvShape& shape = pools_.shapes()[layer];
     const std::size_t behind = shape.window + slack_;
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     const std::size_t coded = std::min(alone, coded_count_[layer]);
-    for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-      auto& list = pages_[index(layer, head)];
-      auto& coded_list = coded_[index(layer, head)];
-      for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];)
-        free_coded(layer, coded_list[page]);
-      // Released pages are a prefix: walk back from the newest that may go until one is gone already.
-      for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) {
-        pools_.pool(layer).free(list[page]);
-        list[page] = nullptr;
-      }
+    auto &list = pages_[layer], &coded_list = coded_[layer];
+    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];)
+      free_coded(layer, coded_list[page]);
+    // Released pages are a prefix: walk back from the newest that may go until one is gone already.
+    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) {
+      pools_.pool(layer).free(list[page]);
+      list[page] = nullptr;
     }
   }
 }
@@ -172,16 +162,22 @@ void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
   if (pages <= first) return;
   const KvShape& shape = pools_.shapes()[layer];
   const KvFormat& format = pools_.format();
-  const std::size_t key_bytes = format.keys->page_bytes(KvSide::keys, shape.k_dim), count = pages - first;
-  pool.parallel_for(count * shape.kv_heads, 1, [&](std::size_t from, std::size_t to, unsigned) {
+  // Keys and values of a page are two pieces of work.
+  pool.parallel_for((pages - first) * 2, 1, [&](std::size_t from, std::size_t to, unsigned) {
+    std::vector<const bf16_t*> heads(shape.kv_heads);
     for (std::size_t i = from; i < to; ++i) {
-      const std::size_t list = index(layer, i / count), page = first + i % count;
-      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[list][page]);
-      std::byte* out = coded_[list][page];
+      const std::size_t page = first + i / 2;
+      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page]);
+      std::byte* out = coded_[layer][page];
       if (!tiles || !out) continue;  // behind the window
-      format.keys->encode(KvSide::keys, tiles, shape.k_dim, out);
-      format.values->encode(KvSide::values, tiles + kPageTiles * kv_tile_values(shape.k_dim), shape.v_dim,
-                            out + key_bytes);
+      const bool values = i % 2 != 0;
+      for (std::size_t head = 0; head < shape.kv_heads; ++head)
+        heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
+      const KvPlace place{layer, page * kPageTokens};
+      if (values)
+        format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
+      else
+        format.keys->encode(place, heads.data(), out);
     }
   });
   coded_count_[layer] = pages;
@@ -189,18 +185,17 @@ void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
 
 void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
                           PartTiles& out) const {
-  constexpr std::size_t kPartPages = kPartTiles / kPageTiles;
   const KvShape& shape = pools_.shapes()[layer];
   const KvFormat& format = pools_.format();
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
-  const std::size_t key_bytes = format.keys->page_bytes(KvSide::keys, shape.k_dim);
-  const auto& list = coded_[index(layer, head)];
+  const std::size_t key_bytes = format.keys->page_bytes(layer);
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::byte* page = list[part * kPartPages + p];
+    const std::byte* page = coded_[layer][part * kPartPages + p];
     if (!page) continue;
-    bf16_t *keys = memory + p * kPageTiles * (key_values + value_values), *values = keys + kPageTiles * key_values;
-    format.keys->decode(KvSide::keys, page, shape.k_dim, keys);
-    format.values->decode(KvSide::values, page + key_bytes, shape.v_dim, values);
+    bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
+    const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
+    format.keys->decode(place, head, page, keys);
+    format.values->decode(place, head, page + key_bytes, values);
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;
@@ -209,41 +204,41 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
 }
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
-  auto* page = reinterpret_cast<bf16_t*>(pages_[index(layer, head)][tile / kPageTiles]);
-  return page + tile % kPageTiles * kv_tile_values(pools_.shapes()[layer].k_dim);
+  const KvShape& shape = pools_.shapes()[layer];
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  return page + head * shape.head_values() + tile % kPageTiles * kv_tile_values(shape.k_dim);
 }
 
 bf16_t* KvStore::value_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
-  auto* page = reinterpret_cast<bf16_t*>(pages_[index(layer, head)][tile / kPageTiles]);
-  return page + kPageTiles * kv_tile_values(shape.k_dim) + tile % kPageTiles * kv_tile_values(shape.v_dim);
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  return page + head * shape.head_values() + kPageTokens * shape.k_dim +
+         tile % kPageTiles * kv_tile_values(shape.v_dim);
 }
 
 std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part, std::size_t tokens,
                           PartTiles& out) const {
   const KvShape& shape = pools_.shapes()[layer];
-  const auto& list = pages_[index(layer, head)];
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
   for (std::size_t i = 0; i < tiles; ++i) {
-    const auto* page = reinterpret_cast<const bf16_t*>(list[(first + i) / kPageTiles]);
+    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles]);
     const std::size_t in_page = (first + i) % kPageTiles;
+    if (page) page += head * shape.head_values();
     out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
-    out.values[i] =
-        page ? page + kPageTiles * kv_tile_values(shape.k_dim) + in_page * kv_tile_values(shape.v_dim) : nullptr;
+    out.values[i] = page ? page + kPageTokens * shape.k_dim + in_page * kv_tile_values(shape.v_dim) : nullptr;
   }
   return tiles;
 }
 
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
-  for (std::size_t layer = 0; layer < first_.size(); ++layer)
-    for (std::size_t head = 0; head < pools_.shapes()[layer].kv_heads; ++head) {
-      for (const std::byte* page : pages_[index(layer, head)])
-        if (page) total += pools_.shapes()[layer].page_bytes();
-      for (const std::byte* page : coded_[index(layer, head)])
-        if (page) total += pools_.coded_pool(layer).page_bytes();
-    }
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    for (const std::byte* page : pages_[layer])
+      if (page) total += pools_.shapes()[layer].page_bytes();
+    for (const std::byte* page : coded_[layer])
+      if (page) total += pools_.coded_pool(layer).page_bytes();
+  }
   return total;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-/// Keys and values of one sequence: per layer and KV head a list of pages of 64 tokens, each page four key tiles and
-/// four value tiles (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window. With a codec
+/// Keys and values of one sequence: per layer a list of pages of 64 tokens, each page four key tiles and four value
+/// tiles per KV head (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window. With a codec
 /// (kv_codec.hpp), older pages are kept coded.
 
 #include <memory>
@@ -8,21 +8,11 @@
 #include <vector>
 
 #include "base/thread_pool.hpp"
-#include "kernels/kernels.hpp"
-#include "kernels/kv_tile.hpp"
 #include "kv/kv_codec.hpp"
+#include "kv/kv_shape.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
-
-inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
-
-/// Shape of one layer's KV; kv_heads = 0 for a layer that keeps none.
-struct KvShape {
-  std::uint32_t kv_heads = 0, k_dim = 0, v_dim = 0;
-  std::uint32_t window = 0;  ///< 0: everything stays
-  std::size_t page_bytes() const { return kPageTokens * (k_dim + v_dim) * sizeof(bf16_t); }
-};
 
 /// What a sequence of `tokens` keeps between two calls (without what its last page has left free, and the pools).
 /// Layers with a window keep no more than that.
@@ -88,14 +78,12 @@ public:
   Bytes memory_bytes() const;
 
 private:
-  std::size_t index(std::size_t layer, std::size_t head) const { return first_[layer] + head; }
   void drop_pages(std::size_t keep) noexcept;
   void free_coded(std::size_t layer, std::byte*& page) noexcept;
 
   KvPools& pools_;
   std::size_t slack_;
-  std::vector<std::size_t> first_;              ///< of each layer in pages_
-  std::vector<std::vector<std::byte*>> pages_;  ///< [layer, head][page]; null: given back
+  std::vector<std::vector<std::byte*>> pages_;  ///< [layer][page]; null: given back
   std::vector<std::vector<std::byte*>> coded_;  ///< the same
   std::vector<std::size_t> coded_count_;        ///< of each layer: pages that are filled in coded_
 };

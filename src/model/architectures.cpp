@@ -259,6 +259,17 @@ std::vector<KvShape> ModelConfig::kv_shapes() const {
   return shapes;
 }
 
+std::shared_ptr<const KvModel> ModelConfig::kv_model(std::string path, std::uint64_t fingerprint) const {
+  auto model = std::make_shared<KvModel>();
+  model->shapes = kv_shapes();
+  model->path = std::move(path);
+  model->fingerprint = fingerprint;
+  for (const LayerConfig& l : layers)
+    model->ropes.push_back(
+        {rope[l.rope].inverse_frequency, rope[l.rope].magnitude, pairing == RopePairing::split_half});
+  return model;
+}
+
 Bytes ModelConfig::state_bytes() const {
   const auto layers_with =
       std::count_if(layers.begin(), layers.end(), [](const LayerConfig& l) { return l.kind == LayerKind::delta_net; });

@@ -74,6 +74,8 @@ struct ModelConfig {
 
   /// Of each layer's KV.
   std::vector<KvShape> kv_shapes() const;
+  /// The same with the rotation of keys; `path`: of the model's file.
+  std::shared_ptr<const KvModel> kv_model(std::string path, std::uint64_t fingerprint) const;
   /// Bytes of KV (bf16) that `tokens` tokens need.
   Bytes kv_bytes(std::size_t tokens) const { return snug::kv_bytes(kv_shapes(), {}, tokens); }
   /// Bytes of recurrent state, whatever the length (kept twice, so that a step can be taken back).

@@ -41,10 +41,11 @@ struct ModelOptions {
   std::string expert_policy{kDefaultExpertPolicy};  ///< which experts leave memory (weights/expert_policy.hpp)
   bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
   ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
-  KvFormat kv{};                                    ///< how pages of the KV cache are kept
-  SparseFfnOptions sparse_ffn{};                    ///< calls with one row use MODEL.ffn and a share of the neurons
-  bool load_weights = true;                         ///< false: only to ask for plan(),
-  Bytes plan_for = 0;                               ///< of this budget
+  KvChoice kv{};                                    ///< how pages of the KV cache are kept
+  std::function<KvFormat(std::shared_ptr<const KvModel>)> kv_format{};  ///< the same, in place of a name (tests)
+  SparseFfnOptions sparse_ffn{};  ///< calls with one row use MODEL.ffn and a share of the neurons
+  bool load_weights = true;       ///< false: only to ask for plan(),
+  Bytes plan_for = 0;             ///< of this budget
 };
 inline constexpr std::size_t kUsualContext = 2048;
 

@@ -105,9 +105,14 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   for (const LayerConfig& l : config_.layers) widest = std::max({widest, std::size_t{l.ffn}, config_.mixer_size(l)});
   widest = std::max({widest, std::size_t{config_.moe.ffn}, std::size_t{config_.moe.shared_ffn}});
   a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
-  pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), options_.kv);
+  KvFormat format;
+  if (options_.kv.coded() || options_.kv_format) {
+    const auto known = config_.kv_model(file_.path(), model_fingerprint(file_));
+    format = options_.kv_format ? options_.kv_format(known) : make_kv_format(options_.kv, known);
+  }
+  pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format));
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
-  attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), options_.kv.coded());
+  attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), pools_->format().coded());
   a_->allocate(ledger);
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);

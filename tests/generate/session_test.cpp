@@ -74,21 +74,21 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
 TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
   const std::string file = tiny_model({.context = 1024}),
                     prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
-  const auto run = [&](const KvFormat& format, unsigned threads, std::size_t rows, std::size_t speculate) {
+  const auto run = [&](std::string_view kv, unsigned threads, std::size_t rows, std::size_t speculate) {
     Ledger ledger(Ledger::kUnlimited);
     ThreadPool pool(threads);
-    Transformer model(parse(file), ledger, pool, ModelOptions{.max_rows = rows, .context = 1024, .kv = format});
+    Transformer model(parse(file), ledger, pool,
+                      ModelOptions{.max_rows = rows, .context = 1024, .kv = parse_kv_choice(kv)});
     return answer(model, prompt, 150, 1024, speculate).hash;
   };
-  const std::uint64_t plain = run({}, 2, 64, 0);
-  for (const KvCodec* codec : kv_codecs()) {
-    if (codec->name() == "bf16") continue;
-    const KvFormat format{codec, codec};
-    const std::uint64_t expected = run(format, 2, 512, 0);
-    EXPECT_NE(expected, plain) << codec->name();
+  const std::uint64_t plain = run("", 2, 64, 0);
+  for (const KvMethod& method : kv_methods()) {
+    if (method.name == "bf16") continue;
+    const std::uint64_t expected = run(method.name, 2, 512, 0);
+    EXPECT_NE(expected, plain) << method.name;
     for (const std::size_t rows : {1u, 7u, 64u})
-      EXPECT_EQ(run(format, 1, rows, 0), expected) << codec->name() << ", " << rows << " rows";
-    EXPECT_EQ(run(format, 3, 200, 5), expected) << codec->name() << ", speculation";
+      EXPECT_EQ(run(method.name, 1, rows, 0), expected) << method.name << ", " << rows << " rows";
+    EXPECT_EQ(run(method.name, 3, 200, 5), expected) << method.name << ", speculation";
   }
 }
 

@@ -14,6 +14,13 @@ namespace {
 
 const KvShape kShape{2, 64, 64, 0}, kWindow{1, 64, 32, 256};
 
+KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
+  auto model = std::make_shared<KvModel>();
+  model->shapes = std::move(shapes);
+  model->ropes.resize(model->shapes.size());
+  return make_kv_format(parse_kv_choice(name), model);
+}
+
 /// Feeds `tokens` tokens in calls of `rows`, as a model does.
 void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from, std::size_t tokens,
           std::size_t rows) {
@@ -27,23 +34,20 @@ void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from
 }
 
 TEST(KvCodecTest, NamesAndPairsOfNames) {
-  EXPECT_FALSE(parse_kv_format("").coded());
-  EXPECT_FALSE(parse_kv_format("bf16").coded());
-  for (const KvCodec* codec : kv_codecs())
-    if (codec->name() != "bf16") {
-      EXPECT_EQ(parse_kv_format(codec->name()).name(), codec->name());
-    }
-  EXPECT_EQ(parse_kv_format("q8/kivi-2").name(), "q8/kivi-2");
-  EXPECT_EQ(parse_kv_format("bf16/q8").name(), "bf16/q8");
-  EXPECT_THROW(parse_kv_format("q9"), UsageError);
-  EXPECT_THROW(parse_kv_format("q8/"), UsageError);
+  EXPECT_FALSE(parse_kv_choice("").coded());
+  EXPECT_FALSE(parse_kv_choice("bf16").coded());
+  for (const KvMethod& method : kv_methods()) EXPECT_EQ(parse_kv_choice(method.name).name(), method.name);
+  EXPECT_EQ(parse_kv_choice("q8/kivi-2").name(), "q8/kivi-2");
+  EXPECT_EQ(parse_kv_choice("bf16/q8").name(), "bf16/q8");
+  EXPECT_THROW(parse_kv_choice("q9"), UsageError);
+  EXPECT_THROW(parse_kv_choice("q8/"), UsageError);
 }
 
 TEST(KvCodecTest, BitsAreThoseOfTheName) {
   const auto bits = [](const char* name, KvSide side) {
-    const KvFormat format = parse_kv_format(name);
-    return 8.0 * static_cast<double>((side == KvSide::keys ? format.keys : format.values)->page_bytes(side, 64)) /
-           (64 * 64);
+    const KvFormat format = format_of(name, {kShape});
+    return 8.0 * static_cast<double>((side == KvSide::keys ? format.keys : format.values)->page_bytes(0)) /
+           (kShape.kv_heads * 64 * 64);
   };
   for (const KvSide side : {KvSide::keys, KvSide::values}) {
     EXPECT_EQ(bits("q8", side), 8.5);
@@ -55,22 +59,22 @@ TEST(KvCodecTest, BitsAreThoseOfTheName) {
 
 TEST(KvCodecTest, MemoryFollowsTheCodec) {
   ThreadPool pool(2);
-  for (const KvCodec* codec : kv_codecs()) {
-    if (codec->name() == "bf16") continue;
+  for (const KvMethod& method : kv_methods()) {
+    if (method.name == "bf16") continue;
     Ledger ledger(Ledger::kUnlimited);
-    KvPools pools(ledger, {kShape, kWindow}, parse_kv_format(codec->name()));
+    KvPools pools(ledger, {kShape, kWindow}, format_of(method.name, {kShape, kWindow}));
     {
       KvStore store(pools, 64);
       feed(store, pool, 2, 0, 64 * 40, 100);
       const Bytes said = pools.bytes(64 * 40), held = store.memory_bytes();
       // A window keeps the slack behind it, and the page at either end whole.
-      const Bytes slack = 4 * (kWindow.page_bytes() + pools.format().page_bytes(kWindow.k_dim, kWindow.v_dim));
-      EXPECT_LE(said, held) << codec->name();
-      EXPECT_LE(held, said + slack) << codec->name();
+      const Bytes slack = 4 * (kWindow.page_bytes() + pools.format().page_bytes(1));
+      EXPECT_LE(said, held) << method.name;
+      EXPECT_LE(held, said + slack) << method.name;
       EXPECT_LE(ledger.report().used, held + pools.slack_bytes());
       feed(store, pool, 2, 64 * 40, 64 * 40 + 1, 1);
       store.trim(100);
-      EXPECT_LE(store.memory_bytes(), 2 * kShape.kv_heads * kShape.page_bytes() + slack);
+      EXPECT_LE(store.memory_bytes(), 2 * kShape.page_bytes() + slack);
     }
     EXPECT_EQ(ledger.report().used, 0u);
   }
@@ -79,7 +83,7 @@ TEST(KvCodecTest, MemoryFollowsTheCodec) {
 TEST(KvCodecTest, RowsMayBeTakenBackByAPage) {
   ThreadPool pool(1);
   Ledger ledger(Ledger::kUnlimited);
-  KvPools pools(ledger, {kShape}, parse_kv_format("q8"));
+  KvPools pools(ledger, {kShape}, format_of("q8", {kShape}));
   KvStore store(pools, 64);
   feed(store, pool, 1, 0, 1000, 512);
   const std::size_t oldest = store.oldest_restorable(1000);
@@ -93,7 +97,7 @@ TEST(KvCodecTest, RowsMayBeTakenBackByAPage) {
 TEST(KvCodecTest, WhatAFailedCallCodedIsCodedAgain) {
   ThreadPool pool(1);
   Ledger ledger(Ledger::kUnlimited);
-  KvPools pools(ledger, {kShape}, parse_kv_format("q8"));
+  KvPools pools(ledger, {kShape}, format_of("q8", {kShape}));
   KvStore store(pools, 64);
   std::vector<bf16_t> memory(2 * kPartTokens * 64);
   const auto decoded = [&](bf16_t value) {

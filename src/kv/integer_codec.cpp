@@ -1,0 +1,44 @@
+#include "kv/integer_codec.hpp"
+
+namespace snug {
+
+namespace {
+
+class IntegerCodec final : public KvCodec {
+public:
+  IntegerCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits, std::size_t group)
+      : model_(std::move(model)) {
+    for (const KvShape& shape : model_->shapes) codes_.push_back(integer_page(side, shape.dim(side), bits, group));
+  }
+  std::size_t page_bytes(std::size_t layer) const override {
+    return model_->shapes[layer].kv_heads * codes_[layer].bytes();
+  }
+  void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
+    const KvCodes& codes = codes_[place.layer];
+    for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
+      kernels().pack_kv(heads[head], codes, page + head * codes.bytes());
+  }
+  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
+    const KvCodes& codes = codes_[place.layer];
+    kernels().unpack_kv(page + head * codes.bytes(), codes, tiles);
+  }
+
+private:
+  std::shared_ptr<const KvModel> model_;
+  std::vector<KvCodes> codes_;  ///< of each layer
+};
+
+}  // namespace
+
+KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t group) {
+  if (side == KvSide::keys)
+    return {bits, group / kTileTokens, dim / 2, kPageTiles, kv_tile_values(dim), 2 * kTileTokens};
+  return {bits, group / 16, kPageTokens / 2, dim / 16, 32, 2 * dim};
+}
+
+std::unique_ptr<KvCodec> make_integer_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits,
+                                            std::size_t group) {
+  return std::make_unique<IntegerCodec>(side, std::move(model), bits, group);
+}
+
+}  // namespace snug

@@ -1,0 +1,47 @@
+#pragma once
+/// What the KV cache knows of a model: the shapes of its layers and how their keys are rotated.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+#include "kernels/kv_tile.hpp"
+
+namespace snug {
+
+inline constexpr std::size_t kPageTokens = 64;
+inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
+inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
+inline constexpr std::size_t kPartPages = kPartTiles / kPageTiles;
+
+enum class KvSide : std::uint8_t { keys, values };
+
+/// Shape of one layer's KV; kv_heads = 0 for a layer that keeps none.
+struct KvShape {
+  std::uint32_t kv_heads = 0, k_dim = 0, v_dim = 0;
+  std::uint32_t window = 0;  ///< 0: everything stays
+
+  std::size_t dim(KvSide side) const { return side == KvSide::keys ? k_dim : v_dim; }
+  /// bf16 values of one head's page: its key tiles, then its value tiles.
+  std::size_t head_values() const { return kPageTokens * (k_dim + v_dim); }
+  /// bf16 page of all heads, one after the other.
+  std::size_t page_bytes() const { return kv_heads * head_values() * sizeof(bf16_t); }
+};
+
+/// Rotary embedding of a layer's keys: pair i turns by position * inverse_frequency[i]. No pairs: none.
+struct KvRope {
+  std::vector<double> inverse_frequency;
+  float magnitude = 1;      ///< factor on the rotated values
+  bool split_half = false;  ///< pair i is (x[i], x[i + pairs]), else (x[2i], x[2i + 1])
+};
+
+struct KvModel {
+  std::vector<KvShape> shapes;  ///< of each layer
+  std::vector<KvRope> ropes;    ///< of each layer; empty: none is known
+  std::string path;             ///< of the model's file: what codecs have learned lies beside it
+  std::uint64_t fingerprint = 0;
+};
+
+}  // namespace snug
