@@ -29,6 +29,10 @@ add_executable(same_answer bench/same_answer.cpp)
 target_link_libraries(same_answer PRIVATE snug_generate)
 snug_warnings(same_answer)
 
+add_executable(paging bench/paging.cpp)
+target_link_libraries(paging PRIVATE snug_kv)
+snug_warnings(paging)
+
 add_executable(disk_read bench/disk_read.cpp)
 target_link_libraries(disk_read PRIVATE snug_plan)
 snug_warnings(disk_read)
