@@ -22,6 +22,7 @@ public:
                       std::size_t slack);
   std::size_t length() const override { return length_; }
   std::size_t max_tokens() const override { return max_tokens_; }
+  std::size_t most_rows() const override { return kv.format().most_rows(length_); }
   std::size_t truncate(std::size_t length) override;
   Bytes memory_bytes() const override;
 
