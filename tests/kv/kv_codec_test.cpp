@@ -26,7 +26,7 @@ void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from
           std::size_t rows) {
   const KvFormat& format = store.format();
   for (std::size_t at = from, end; at < tokens; at = end) {
-    end = std::min({tokens, at + rows, at + format.most_rows(at)});
+    end = std::min(tokens, at + std::min(rows, format.most_rows(at)));
     store.forget_codes(at);
     store.reserve(end);
     if (format.late()) store.encode_late(pool, end / kPageTokens);
