@@ -1,6 +1,6 @@
 /// Pages of 64 tokens from a pool (PagedAttention, arXiv 2309.06180) beside contiguous virtual ranges whose physical
-/// memory is committed by need (vAttention, arXiv 2405.04437): waste while 200 sequences of mixed lengths come, grow and
-/// go; what a growing sequence pays for memory; how fast attention reads either. And what a fork costs.
+/// memory is committed by need (vAttention, arXiv 2405.04437): waste while 200 sequences of mixed lengths come, grow
+/// and go; what a growing sequence pays for memory; how fast attention reads either. And what a fork costs.
 ///   paging        (shapes of qwen2.5-0.5b: 24 layers, 2 KV heads of 64 dimensions)
 
 #include <fmt/format.h>
@@ -174,18 +174,20 @@ void run() {
   };
   timed("pages of 64 tokens", paged, [&](const auto&) { return ledger.report().used; });
   for (const std::size_t step : {Bytes{4} << 10, Bytes{64} << 10, Bytes{2} << 20})
-    timed(fmt::format("virtual ranges, steps of {}", format_bytes(step)).c_str(),
-          [step] { return std::make_unique<VirtualStore>(step); },
-          [](const auto& live) {
-            Bytes all = 0;
-            for (const auto& l : live) all += l.store->committed();
-            return all;
-          });
+    timed(
+        fmt::format("virtual ranges, steps of {}", format_bytes(step)).c_str(),
+        [step] { return std::make_unique<VirtualStore>(step); },
+        [](const auto& live) {
+          Bytes all = 0;
+          for (const auto& l : live) all += l.store->committed();
+          return all;
+        });
   fmt::print("memory for one more token (prefill of 512 at a time / one by one): pages {:.1f} / {:.1f} us",
              growth_cost(paged, 512), growth_cost(paged, 1));
   for (const std::size_t step : {Bytes{64} << 10, Bytes{2} << 20}) {
     const auto make = [step] { return std::make_unique<VirtualStore>(step); };
-    fmt::print(", ranges in steps of {} {:.1f} / {:.1f} us", format_bytes(step), growth_cost(make, 512), growth_cost(make, 1));
+    fmt::print(", ranges in steps of {} {:.1f} / {:.1f} us", format_bytes(step), growth_cost(make, 512),
+               growth_cost(make, 1));
   }
   fmt::print("\n");
 
@@ -195,7 +197,8 @@ void run() {
   for (int i = 0; i < 4; ++i) stores.push_back(paged());
   for (std::size_t tokens = kPageTokens; tokens <= kTokens; tokens += kPageTokens)
     for (auto& store : stores) store->reserve(tokens);
-  const auto virtual_4k = std::make_unique<VirtualStore>(64 << 10), virtual_2m = std::make_unique<VirtualStore>(2 << 20);
+  const auto virtual_4k = std::make_unique<VirtualStore>(64 << 10),
+             virtual_2m = std::make_unique<VirtualStore>(2 << 20);
   virtual_4k->reserve(kTokens), virtual_2m->reserve(kTokens);
   // Zeros share one physical page until they are written to.
   for (std::size_t layer = 0; layer < kLayers; ++layer)
@@ -203,10 +206,12 @@ void run() {
       for (std::byte* at : {page_of(*stores[1], layer, p), virtual_4k->page(layer, p), virtual_2m->page(layer, p)})
         std::fill_n(at, kShape.page_bytes(), std::byte{0x3c});
   for (int round = 0; round < 3; ++round)
-    fmt::print("attention at {} tokens, one thread: pages {:.1f} GB/s, contiguous ranges {:.1f} GB/s, of 2 MiB steps {:.1f} GB/s\n",
-               kTokens, attention_speed(kTokens, [&](auto l, auto p) { return page_of(*stores[1], l, p); }),
-               attention_speed(kTokens, [&](auto l, auto p) { return virtual_4k->page(l, p); }),
-               attention_speed(kTokens, [&](auto l, auto p) { return virtual_2m->page(l, p); }));
+    fmt::print(
+        "attention at {} tokens, one thread: pages {:.1f} GB/s, contiguous ranges {:.1f} GB/s, of 2 MiB steps {:.1f} "
+        "GB/s\n",
+        kTokens, attention_speed(kTokens, [&](auto l, auto p) { return page_of(*stores[1], l, p); }),
+        attention_speed(kTokens, [&](auto l, auto p) { return virtual_4k->page(l, p); }),
+        attention_speed(kTokens, [&](auto l, auto p) { return virtual_2m->page(l, p); }));
 
   stores[1]->trim(kTokens);
   stores[1]->trim(4096 + 10);
