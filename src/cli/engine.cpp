@@ -25,6 +25,10 @@ void add_kv_option(CLI::App& command, EngineOptions& options) {
              fmt::format("how older keys and values are kept: {}, or KEYS/VALUES (default bf16; the others lose "
                          "quality)",
                          kv_method_names()));
+  add_option(
+      command, "--kv-memory", options.kv_memory,
+      "most memory for keys and values, e.g. 96MiB; older ones are read from a file in TMPDIR (or /var/tmp), with "
+      "the same results");
 }
 
 void add_sparse_option(CLI::App& command, EngineOptions& options) {
@@ -59,6 +63,8 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   if (!model_options.reference) {
     model_options.sparse_ffn.share = options.sparse_share;
     model_options.kv = parse_kv_choice(options.kv);
+    if (!options.kv_memory.empty())
+      model_options.kv_spill.limit = std::max<Bytes>(1, parse_size(options.kv_memory, budget));
   }
   if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {

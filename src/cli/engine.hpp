@@ -19,6 +19,7 @@ struct EngineOptions {
   std::string model, memory;
   unsigned threads = 0;
   std::string kv;          ///< how pages of the KV cache are kept (kv/kv_codec.hpp)
+  std::string kv_memory;   ///< of it that may be in memory; the rest goes to the disk
   float sparse_share = 0;  ///< of feed-forward neurons; 0: all of them, by the ordinary way
   bool foresee = false;    ///< measure the machine before the model is loaded
 };
@@ -26,7 +27,7 @@ struct EngineOptions {
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
-/// --kv CODEC.
+/// --kv CODEC and --kv-memory SIZE.
 void add_kv_option(CLI::App& command, EngineOptions& options);
 
 /// --sparse-ffn[=SHARE].

@@ -3,26 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <set>
 
 namespace snug {
 
-namespace {
-
-std::size_t pages_of(std::size_t tokens) {
-  return (tokens + kPageTokens - 1) / kPageTokens;
-}
-
-/// Coded pages stay in bf16 too for so long that truncate() can go back by a page.
-std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
-  const std::size_t coded = format.coded() ? KvFormat::coded_pages(tokens) : 0;
-  return coded > 0 ? coded - 1 : 0;
-}
-
-}  // namespace
-
-KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
-    : shapes_(std::move(shapes)), format_(std::move(format)) {
+KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
+    : shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
@@ -35,6 +20,9 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
     pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
     coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
   }
+  for (const auto* pools : {&by_size, &coded_by_size})
+    for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
+  if (spill.limit > 0) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
 }
 
 Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
@@ -57,19 +45,33 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 }
 
 Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
-  if (!format_.coded()) return bytes(tokens);
   Bytes chunk = 0;
   for (const KvShape& shape : shapes_) chunk += shape.page_bytes() / kPageTokens;
-  return bytes(tokens) + std::min(rows, tokens) * chunk;
+  const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
+  if (!spill_) return all;
+  // What a call writes, and the pages that are not yet whole or coded, stay.
+  const Bytes least = (std::min(rows, tokens) + (kRecentPages + 2) * kPageTokens) * chunk;
+  return std::min(all, std::max(spill_->limit(), least)) + KvSpill::memory_bytes(most_extent_bytes());
+}
+
+Bytes KvPools::used_bytes() const {
+  Bytes total = 0;
+  for (const PagePool* pool : distinct_) total += pool->used_bytes();
+  return total;
+}
+
+std::size_t KvPools::most_extent_bytes() const {
+  std::size_t most = 0;
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
+    if (shapes_[layer].kv_heads > 0)
+      most = std::max(most, KvSpill::extent_bytes(spill_options_, format_.coded() ? format_.page_bytes(layer)
+                                                                                  : shapes_[layer].page_bytes()));
+  return most;
 }
 
 Bytes KvPools::slack_bytes() const {
-  std::set<const PagePool*> distinct;
-  for (const auto* pools : {&pools_, &coded_pools_})
-    for (const auto& pool : *pools)
-      if (pool) distinct.insert(pool.get());
   Bytes total = 0;
-  for (const PagePool* pool : distinct) total += pool->slab_bytes();
+  for (const PagePool* pool : distinct_) total += pool->slab_bytes();
   return total;
 }
 
@@ -78,11 +80,13 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
       slack_(slack),
       pages_(pools.shapes().size()),
       coded_(pools.shapes().size()),
-      coded_count_(pools.shapes().size()) {}
+      coded_count_(pools.shapes().size()),
+      spilled_(pools.shapes().size()) {}
 
 void KvStore::reserve(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
   const std::size_t coded = format().coded_between_calls(tokens);
+  if (pools_.spill()) make_room(pools_.growth_bytes(stored_, tokens));
   struct Fresh {
     std::vector<PageRef>* list;
     std::size_t index;
@@ -115,6 +119,7 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
     auto &list = pages_[layer], &coded = coded_[layer];
+    while (spilled_pages(layer) > keep) spilled_[layer].pop_back();
     if (list.size() > keep) list.resize(keep);
     if (coded.size() > coded_count_[layer]) coded.resize(coded_count_[layer]);
   }
@@ -145,6 +150,9 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   std::size_t oldest = loaded_;
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
+  // What is on the disk is not brought back to be written to.
+  for (std::size_t layer = 0; layer < spilled_.size(); ++layer)
+    oldest = std::max(oldest, spilled_pages(layer) * kPageTokens);
   // Rows see the newest pages in bf16: they must be there.
   if (const std::size_t alone = only_coded(pools_.format(), tokens); alone > 0)
     oldest = std::max(oldest, (alone + kRecentPages) * kPageTokens);
@@ -216,7 +224,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
   const std::size_t key_bytes = format.keys->page_bytes(layer);
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::byte* page = coded_[layer][part * kPartPages + p].data();
+    const std::byte* page = coded_page(layer, part * kPartPages + p);
     if (!page) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
     const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
@@ -248,55 +256,13 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
   for (std::size_t i = 0; i < tiles; ++i) {
-    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles].data());
+    const auto* page = reinterpret_cast<const bf16_t*>(raw_page(layer, (first + i) / kPageTiles));
     const std::size_t in_page = (first + i) % kPageTiles;
     if (page) page += head * shape.head_values();
     out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
     out.values[i] = page ? page + kPageTokens * shape.k_dim + in_page * kv_tile_values(shape.v_dim) : nullptr;
   }
   return tiles;
-}
-
-KvHeld KvStore::held(std::size_t layer) const {
-  const auto first = [](const std::vector<PageRef>& list, std::size_t end) {
-    return static_cast<std::size_t>(std::find_if(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(end),
-                                                 [](const PageRef& p) { return bool(p); }) -
-                                    list.begin());
-  };
-  KvHeld held;
-  held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
-  held.raw_begin = first(pages_[layer], held.raw_end);
-  held.coded_end = std::min({coded_[layer].size(), coded_count_[layer], stored_ / kPageTokens});
-  held.coded_begin = first(coded_[layer], held.coded_end);
-  return held;
-}
-
-bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) const {
-  const KvShape& shape = pools_.shapes()[layer];
-  if (shape.kv_heads == 0) return h.raw_end == 0 && h.coded_end == 0;
-  const std::size_t needed = shape.window && tokens > shape.window ? (tokens - shape.window) / kPageTokens : 0;
-  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max(needed, only_coded(format(), tokens))) return false;
-  if (!format().coded()) return h.coded_end == 0;
-  return h.coded_begin <= needed && h.coded_end >= format().coded_between_calls(tokens) &&
-         h.coded_end <= tokens / kPageTokens;
-}
-
-void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-    const KvHeld& h = layers[layer];
-    pages_[layer].resize(h.raw_end);
-    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) pages_[layer][page] = pools_.pool(layer).allocate();
-    coded_[layer].resize(h.coded_end);
-    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
-      coded_[layer][page] = pools_.coded_pool(layer).allocate();
-    coded_count_[layer] = h.coded_end;
-    const std::size_t behind = pools_.shapes()[layer].window + slack_,
-                      dead = tokens > behind ? (tokens - behind) / kPageTokens : 0;
-    if (pools_.shapes()[layer].window &&
-        (h.raw_begin > std::max(dead, only_coded(format(), tokens)) || h.coded_begin > dead))
-      loaded_ = tokens;
-  }
-  stored_ = tokens;
 }
 
 Bytes KvStore::memory_bytes() const {

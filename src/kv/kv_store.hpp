@@ -3,6 +3,7 @@
 /// tiles per KV head (kernels/kv_tile.hpp). Sliding-window layers give back the pages behind their window. With a codec
 /// (kv_codec.hpp), older pages are kept coded.
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -10,9 +11,20 @@
 #include "base/thread_pool.hpp"
 #include "kv/kv_codec.hpp"
 #include "kv/kv_shape.hpp"
+#include "kv/kv_spill.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
+
+constexpr std::size_t pages_of(std::size_t tokens) {
+  return (tokens + kPageTokens - 1) / kPageTokens;
+}
+/// Pages that are kept coded and no longer in bf16: those stay in both forms for so long that truncate() can go back by
+/// a page.
+inline std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
+  const std::size_t coded = format.coded() ? KvFormat::coded_pages(tokens) : 0;
+  return coded > 0 ? coded - 1 : 0;
+}
 
 /// What a sequence of `tokens` keeps between two calls (without what its last page has left free, and the pools).
 /// Layers with a window keep no more than that.
@@ -21,7 +33,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 /// Pools shared by all sequences of a model.
 class KvPools {
 public:
-  KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format = {});
+  KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format = {}, KvSpillOptions spill = {});
   const std::vector<KvShape>& shapes() const { return shapes_; }
   const KvFormat& format() const { return format_; }
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
@@ -31,13 +43,25 @@ public:
   Bytes bytes(std::size_t tokens) const { return kv_bytes(shapes_, format_, tokens); }
   /// The same while it takes in up to `rows` more in one call.
   Bytes most_bytes(std::size_t tokens, std::size_t rows) const;
+  /// Of pages in memory.
+  Bytes used_bytes() const;
+  /// Null: all pages stay in memory.
+  KvSpill* spill() const { return spill_.get(); }
   /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.
   Bytes slack_bytes() const;
 
+  /// Of pages for tokens from `stored` up to `tokens`, coded ones too.
+  Bytes growth_bytes(std::size_t stored, std::size_t tokens) const;
+
 private:
+  std::size_t most_extent_bytes() const;
+
   std::vector<KvShape> shapes_;
   KvFormat format_;
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
+  std::vector<const PagePool*> distinct_;                       ///< of these
+  KvSpillOptions spill_options_;
+  std::unique_ptr<KvSpill> spill_;
 };
 
 /// Pages of a layer that are there, [begin, end): in bf16, and coded.
@@ -86,18 +110,30 @@ public:
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
-  /// Of its pages, shared ones too.
+  /// Partitions of a layer that are on the disk: the first so many.
+  std::size_t spilled_parts(std::size_t layer) const;
+  /// While it lives, the partitions of a layer from the one asked for up to `end` are there for part() and
+  /// decode_part(). One at a time.
+  class Loan {
+  public:
+    Loan(KvStore& store, std::size_t end) : end(end), store_(store) {}
+    ~Loan() { store_.give_back(); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+    const std::size_t end;
+
+  private:
+    KvStore& store_;
+  };
+  /// REQUIRES: part < spilled_parts(layer), the first of an extent. Throws IoError.
+  Loan borrow(std::size_t layer, std::size_t part);
+
+  /// Of its pages in memory, shared ones too.
   Bytes memory_bytes() const;
 
   KvHeld held(std::size_t layer) const;
   /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, then those that are coded.
-  template <class F>
-  void each_page(std::size_t layer, F&& f) const {
-    const KvHeld h = held(layer);
-    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) f(bytes_of(pages_[layer][page], raw_bytes(layer)));
-    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
-      f(bytes_of(coded_[layer][page], format().page_bytes(layer)));
-  }
+  void each_page(std::size_t layer, const std::function<void(std::span<std::byte>)>& f) const;
   /// Whether a store with `tokens` tokens can go on from these pages.
   bool can_hold(std::size_t layer, std::size_t tokens, const KvHeld& held) const;
   /// Gets such pages for `tokens` tokens; the caller fills them. REQUIRES: empty, can_hold(). Throws OutOfBudget.
@@ -105,8 +141,18 @@ public:
 
 private:
   KvStore(const KvStore&) = default;
-  static std::span<std::byte> bytes_of(const PageRef& page, std::size_t bytes) { return {page.data(), bytes}; }
-  std::size_t raw_bytes(std::size_t layer) const { return pools_.shapes()[layer].page_bytes(); }
+  /// In memory, for a query that sees it so; null: nowhere.
+  const std::byte* raw_page(std::size_t layer, std::size_t page) const;
+  const std::byte* coded_page(std::size_t layer, std::size_t page) const;
+  /// Of a page that goes to the disk, and how many of them are one extent.
+  std::size_t spill_page_bytes(std::size_t layer) const;
+  std::size_t extent_pages(std::size_t layer) const;
+  std::size_t spilled_pages(std::size_t layer) const;
+  bool may_spill(std::size_t layer) const;
+  void spill_extent(std::size_t layer);
+  /// Spills, evenly from all layers, until `bytes` more fit below the limit, or no further page may go.
+  void make_room(Bytes bytes);
+  void give_back() noexcept;
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
   void drop_pages(std::size_t keep) noexcept;
 
@@ -117,6 +163,9 @@ private:
   std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
   std::vector<std::vector<PageRef>> coded_;  ///< the same
   std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_
+  std::vector<std::vector<std::shared_ptr<const KvSpill::Extent>>> spilled_;  ///< of each layer, its first pages
+  std::vector<const std::byte*> lent_;                                        ///< pages of a loan; null before it
+  std::vector<ReadAhead::Lease> leases_;
 };
 
 }  // namespace snug

@@ -55,6 +55,7 @@ PageRef PagePool::allocate() {
   const std::size_t page = s.free.back();
   s.free.pop_back();
   s.references[page] = 1;
+  ++used_pages_;
   move_to(slab, s.free.size());
   return {s.memory.data() + page * page_bytes_, &s};
 }
@@ -62,6 +63,7 @@ PageRef PagePool::allocate() {
 void PagePool::free(PageSlab& slab, std::size_t page) noexcept {
   const auto at = slabs_.find({slab.free.size(), &slab});
   assert(at != slabs_.end());
+  --used_pages_;
   slab.free.push_back(static_cast<std::uint32_t>(page));  // there is room: it has been as long before
   if (slab.free.size() == slab_pages_)
     slabs_.erase(at);

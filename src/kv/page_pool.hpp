@@ -61,6 +61,8 @@ public:
   /// A page of page_bytes(), 64-byte aligned: zeros, or what a page of this pool held before. Throws OutOfBudget.
   PageRef allocate();
   std::size_t page_bytes() const { return page_bytes_; }
+  /// Of pages that are in use.
+  Bytes used_bytes() const { return used_pages_ * page_bytes_; }
   /// What the pool grows by.
   std::size_t slab_bytes() const { return slab_pages_ * page_bytes_; }
 
@@ -73,7 +75,7 @@ private:
   void move_to(Slabs::iterator slab, std::size_t free_pages) noexcept;
 
   Ledger& ledger_;
-  std::size_t page_bytes_, slab_pages_;
+  std::size_t page_bytes_, slab_pages_, used_pages_ = 0;
   Slabs slabs_;
 };
 

@@ -146,6 +146,8 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
     }
   }
+  if (std::any_of(runs.begin(), runs.end(), [&](const RowRun& r) { return r.kv->spilled_parts(kv_layer) > 0; }))
+    return run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
   const std::size_t each = v_dim + 2;
   const bool split = rows <= kSplitRows && partial * each <= partial_floats_ && partial > items.size() * group;
   if (!split) {

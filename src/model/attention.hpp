@@ -58,6 +58,10 @@ private:
                    const Worker& worker, AttentionState* state, float* acc) const;
   void start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query,
              AttentionState& state, float* acc) const;
+  /// The same for runs with pages on the disk, as these come.
+  void run_spilled(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
+                   std::span<const Item> items, const float* queries, std::size_t query_stride, float softcap,
+                   std::span<const float> sinks, float* out);
   void finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state,
               const float* acc, float* out) const;
 

@@ -43,6 +43,7 @@ struct ModelOptions {
   bool use_pack = true;                             ///< reads weights from a pack that lies beside the model
   ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
   KvChoice kv{};                                    ///< how pages of the KV cache are kept
+  KvSpillOptions kv_spill{};                        ///< how much of it may be in memory
   std::function<KvFormat(std::shared_ptr<const KvModel>)> kv_format{};  ///< the same, in place of a name (tests)
   SparseFfnOptions sparse_ffn{};  ///< calls with one row use MODEL.ffn and a share of the neurons
   bool load_weights = true;       ///< false: only to ask for plan(),

@@ -15,8 +15,8 @@ constexpr std::size_t kSoon = 64;
 
 }  // namespace
 
-ReadAhead::ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes)
-    : memory_(ledger, Tag::weights, slots * Range::blocks_bytes(most_bytes)), slots_(slots) {
+ReadAhead::ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes, Tag tag)
+    : memory_(ledger, tag, slots * Range::blocks_bytes(most_bytes)), slots_(slots) {
   for (std::size_t i = 0; i < slots; ++i) slots_[i].memory = memory_.data() + i * Range::blocks_bytes(most_bytes);
   thread_ = std::thread([this] { follow(); });
 }

@@ -35,7 +35,7 @@ public:
 
   /// Memory for `slots` extents of at most `most_bytes`, charged to the ledger. `slots` must exceed the number of
   /// threads that ask.
-  ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes);
+  ReadAhead(Ledger& ledger, std::size_t slots, std::size_t most_bytes, Tag tag = Tag::weights);
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;

@@ -1,0 +1,70 @@
+#pragma once
+/// KV pages beyond a limit of memory: whole partitions of a layer go to an unlinked file, in the form in which queries
+/// see them, and are read back each time attention comes to them, in the order of the last pass (weights/read_ahead.hpp).
+/// Nothing is lost: results are those of pages in memory.
+
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "base/file.hpp"
+#include "kv/kv_shape.hpp"
+#include "weights/read_ahead.hpp"
+
+namespace snug {
+
+struct KvSpillOptions {
+  Bytes limit = 0;  ///< of pages in memory; 0: all of them stay
+  std::size_t extent_bytes = 128 * kKiB;  ///< what goes to the disk at a time, at least
+};
+
+class KvSpill {
+public:
+  /// `most_extent`: extent_bytes() of the pages that will come, at most. The file lies in $TMPDIR or /var/tmp. Throws IoError, OutOfBudget.
+  KvSpill(Ledger& ledger, const KvSpillOptions& options, std::size_t most_extent);
+  ~KvSpill();
+  KvSpill(const KvSpill&) = delete;
+  KvSpill& operator=(const KvSpill&) = delete;
+
+  Bytes limit() const { return options_.limit; }
+  /// Memory beside the pages: where extents are read to and written from.
+  static Bytes memory_bytes(std::size_t most_extent);
+  /// What an extent of pages takes on the disk.
+  static std::size_t extent_bytes(const KvSpillOptions& options, std::size_t page_bytes);
+  /// Pages of an extent: those of whole partitions.
+  std::size_t extent_pages(std::size_t page_bytes) const { return extent_pages(options_, page_bytes); }
+  /// Extents that may be held at a time.
+  std::size_t window() const;
+
+  class File;
+  /// Pages on the disk, one after the other; their place is free again at the end.
+  class Extent {
+  public:
+    Extent(std::shared_ptr<File> file, Bytes offset, std::size_t size) : file_(std::move(file)), offset_(offset), size_(size) {}
+    ~Extent();
+    Extent(const Extent&) = delete;
+    Extent& operator=(const Extent&) = delete;
+    FileRange range() const;
+    std::size_t size() const { return size_; }
+
+  private:
+    std::shared_ptr<File> file_;
+    Bytes offset_;
+    std::size_t size_;
+  };
+  /// Throws IoError, e.g. when the disk is full.
+  std::shared_ptr<const Extent> write(std::span<const std::byte* const> pages, std::size_t page_bytes);
+  /// Its pages, while the lease is held.
+  ReadAhead::Lease read(const Extent& extent);
+
+private:
+  static std::size_t extent_pages(const KvSpillOptions& options, std::size_t page_bytes);
+
+  KvSpillOptions options_;
+  std::size_t slots_;
+  std::shared_ptr<File> file_;
+  Buffer outgoing_;
+  ReadAhead reader_;
+};
+
+}  // namespace snug

@@ -1,0 +1,72 @@
+// What saved sessions need of the store: which pages are there, and how to get them back.
+
+#include <algorithm>
+#include <cstring>
+
+#include "kv/kv_store.hpp"
+
+namespace snug {
+
+KvHeld KvStore::held(std::size_t layer) const {
+  const auto first = [](const std::vector<PageRef>& list, std::size_t end) {
+    return static_cast<std::size_t>(std::find_if(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(end),
+                                                 [](const PageRef& p) { return bool(p); }) -
+                                    list.begin());
+  };
+  KvHeld held;
+  held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
+  const bool spilled = spilled_pages(layer) > 0;
+  held.raw_begin = spilled && !format().coded() ? 0 : first(pages_[layer], held.raw_end);
+  held.coded_end = std::min({coded_[layer].size(), coded_count_[layer], stored_ / kPageTokens});
+  held.coded_begin = spilled ? 0 : first(coded_[layer], held.coded_end);
+  return held;
+}
+
+void KvStore::each_page(std::size_t layer, const std::function<void(std::span<std::byte>)>& f) const {
+  const KvHeld h = held(layer);
+  const auto pages = [&](const std::vector<PageRef>& list, std::size_t begin, std::size_t end, std::size_t bytes,
+                         bool spilled) {
+    std::vector<std::byte> page(bytes);
+    for (std::size_t i = begin; i < end; ++i) {
+      if (!spilled || i >= spilled_pages(layer)) {
+        f({list[i].data(), bytes});
+        continue;
+      }
+      const ReadAhead::Lease lease = pools_.spill()->read(*spilled_[layer][i / extent_pages(layer)]);
+      std::memcpy(page.data(), lease.data + i % extent_pages(layer) * bytes, bytes);
+      f(page);
+    }
+  };
+  pages(pages_[layer], h.raw_begin, h.raw_end, pools_.shapes()[layer].page_bytes(), !format().coded());
+  if (h.coded_end > h.coded_begin) pages(coded_[layer], h.coded_begin, h.coded_end, format().page_bytes(layer), true);
+}
+
+bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) const {
+  const KvShape& shape = pools_.shapes()[layer];
+  if (shape.kv_heads == 0) return h.raw_end == 0 && h.coded_end == 0;
+  const std::size_t needed = shape.window && tokens > shape.window ? (tokens - shape.window) / kPageTokens : 0;
+  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max(needed, only_coded(format(), tokens))) return false;
+  if (!format().coded()) return h.coded_end == 0;
+  return h.coded_begin <= needed && h.coded_end >= format().coded_between_calls(tokens) &&
+         h.coded_end <= tokens / kPageTokens;
+}
+
+void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    const KvHeld& h = layers[layer];
+    pages_[layer].resize(h.raw_end);
+    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) pages_[layer][page] = pools_.pool(layer).allocate();
+    coded_[layer].resize(h.coded_end);
+    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
+      coded_[layer][page] = pools_.coded_pool(layer).allocate();
+    coded_count_[layer] = h.coded_end;
+    const std::size_t behind = pools_.shapes()[layer].window + slack_,
+                      dead = tokens > behind ? (tokens - behind) / kPageTokens : 0;
+    if (pools_.shapes()[layer].window &&
+        (h.raw_begin > std::max(dead, only_coded(format(), tokens)) || h.coded_begin > dead))
+      loaded_ = tokens;
+  }
+  stored_ = tokens;
+}
+
+}  // namespace snug

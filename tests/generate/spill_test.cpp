@@ -1,0 +1,139 @@
+// Keys and values beyond a limit of memory lie on the disk; answers are the same to the bit.
+
+#include <gtest/gtest.h>
+
+#include "base/error.hpp"
+#include "generate/session.hpp"
+#include "model/transformer.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tiny_model.hpp"
+
+namespace snug {
+namespace {
+
+using namespace testing_support;
+
+constexpr KvSpillOptions kAll{1, 1};  // whatever may go goes, a partition at a time
+
+struct TinyEngine {
+  TinyEngine(std::string_view kv, KvSpillOptions spill, unsigned threads = 2, std::size_t rows = 200,
+             const TinyShape& shape = {.context = 2048})
+      : ledger(Ledger::kUnlimited),
+        pool(threads),
+        model(parse(tiny_model(shape)), ledger, pool,
+              ModelOptions{.max_rows = rows, .context = 2048, .kv = parse_kv_choice(kv), .kv_spill = spill}) {}
+  Ledger ledger;
+  ThreadPool pool;
+  Transformer model;
+};
+
+SamplerOptions greedy() {
+  SamplerOptions options;
+  options.temperature = 0;
+  return options;
+}
+
+std::vector<TokenId> some_tokens(int count) {
+  std::vector<TokenId> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back((i * 37 + i / 7) % 200);
+  return tokens;
+}
+
+std::uint64_t go_on(Session& session, const std::vector<TokenId>& tokens, std::size_t speculate = 0) {
+  session.hash_logits(true);
+  session.prompt(tokens);
+  GenerateOptions options;
+  options.max_tokens = 40;
+  options.ignore_end = true;
+  options.speculate = speculate;
+  session.generate(options, nullptr);
+  return session.stats().logits_hash;
+}
+
+TEST(SpillTest, TheAnswerIsThatOfPagesInMemory) {
+  const auto begin = some_tokens(1100), all = some_tokens(1300);
+  for (const KvMethod& method : kv_methods()) {
+    SCOPED_TRACE(method.name);
+    const auto run = [&](KvSpillOptions spill, unsigned threads, std::size_t rows, std::size_t speculate) {
+      TinyEngine engine(method.name, spill, threads, rows);
+      Session session(engine.model, 2048, greedy());
+      session.prompt(begin);
+      return go_on(session, all, speculate);
+    };
+    const std::uint64_t expected = run({}, 2, 200, 0);
+    EXPECT_EQ(run(kAll, 2, 200, 0), expected);
+    EXPECT_EQ(run(kAll, 1, 64, 0), expected);
+    EXPECT_EQ(run(kAll, 3, 200, 5), expected);
+  }
+}
+
+TEST(SpillTest, MemoryStaysBelowTheLimit) {
+  std::vector<float> logits(TinyShape{}.vocab);
+  const auto used = [&](KvSpillOptions spill) {
+    TinyEngine engine("", spill, 1, 64);
+    const auto sequence = engine.model.new_sequence(2048);
+    const auto tokens = some_tokens(2000);
+    for (std::size_t at = 0; at < tokens.size(); at += 50) {
+      std::vector<Row> rows;
+      for (std::size_t i = at; i < at + 50; ++i) rows.push_back({tokens[i], sequence.get(), false});
+      engine.model.forward(rows, logits);
+    }
+    return sequence->memory_bytes();
+  };
+  const Bytes all = used({});
+  EXPECT_LE(used({all / 2, 1}), all / 2);
+  EXPECT_LE(used({all / 4, 1}), all / 4);
+}
+
+TEST(SpillTest, WithWindowsForksAndRecurrentLayers) {
+  for (const TinyShape& shape : {TinyShape{.context = 2048, .hybrid = true}, TinyShape{.context = 2048, .gemma = 3}})
+    for (const std::string_view kv : {"bf16", "kivi-4"}) {
+      SCOPED_TRACE(kv);
+      const auto run = [&](KvSpillOptions spill) {
+        TinyEngine engine(kv, spill, 2, 200, shape);
+        Session session(engine.model, 2048, greedy());
+        session.prompt(some_tokens(1100));
+        const auto fork = session.fork();
+        const std::uint64_t first = go_on(session, some_tokens(1400)), second = go_on(*fork, some_tokens(1250));
+        return std::pair(first, second);
+      };
+      EXPECT_EQ(run(kAll), run({}));
+    }
+}
+
+TEST(SpillTest, ASavedSessionHasWhatWasOnTheDisk) {
+  const TemporaryFolder folder;
+  for (const std::string_view kv : {"bf16", "q8"}) {
+    SCOPED_TRACE(kv);
+    std::uint64_t hashes[2];
+    for (const bool save : {true, false}) {
+      TinyEngine engine(kv, save ? kAll : KvSpillOptions());
+      Session session(engine.model, 2048, greedy());
+      if (save) {
+        session.prompt(some_tokens(1100));
+        session.save(folder.file("session.kv"));
+      } else {
+        session.load(folder.file("session.kv"));
+      }
+      hashes[save] = go_on(session, some_tokens(1200));
+    }
+    EXPECT_EQ(hashes[0], hashes[1]);
+  }
+}
+
+TEST(SpillTest, AShorterPromptIsFedAgain) {
+  TinyEngine engine("", kAll), plain("", {});
+  Session session(engine.model, 2048, greedy()), expected(plain.model, 2048, greedy());
+  session.prompt(some_tokens(1100));
+  EXPECT_EQ(go_on(session, some_tokens(300)), go_on(expected, some_tokens(300)));
+}
+
+TEST(SpillTest, AFolderThatIsNotThereIsAnError) {
+  const TemporaryFolder folder;
+  ::setenv("TMPDIR", (folder.file("missing")).c_str(), 1);
+  EXPECT_THROW(TinyEngine("", kAll), IoError);
+  ::unsetenv("TMPDIR");
+}
+
+}  // namespace
+}  // namespace snug
