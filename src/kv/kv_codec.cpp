@@ -24,13 +24,13 @@ constexpr KvMethod kMethods[] = {
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
 };
 
-const KvMethod& find(std::string_view name) {
+}  // namespace
+
+const KvMethod& find_kv_method(std::string_view name) {
   for (const KvMethod& method : kMethods)
     if (method.name == name) return method;
   fail<UsageError>("unknown KV codec \"{}\"; there are {} (KEYS/VALUES for two)", name, kv_method_names());
 }
-
-}  // namespace
 
 std::span<const KvMethod> kv_methods() {
   return kMethods;
@@ -51,12 +51,13 @@ KvChoice parse_kv_choice(std::string_view text) {
   const std::size_t slash = text.find('/');
   const std::string_view keys = text.substr(0, slash), values = slash == text.npos ? keys : text.substr(slash + 1);
   if (text.empty() || (keys == "bf16" && values == "bf16")) return {};
-  return {std::string(find(keys).name), std::string(find(values).name)};
+  return {std::string(find_kv_method(keys).name), std::string(find_kv_method(values).name)};
 }
 
 KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> model) {
   if (!choice.coded()) return {};
-  return {choice.name(), find(choice.keys).make(KvSide::keys, model), find(choice.values).make(KvSide::values, model)};
+  return {choice.name(), find_kv_method(choice.keys).make(KvSide::keys, model),
+          find_kv_method(choice.values).make(KvSide::values, model)};
 }
 
 }  // namespace snug
