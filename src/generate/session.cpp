@@ -68,6 +68,16 @@ std::vector<TokenId> draft_by_lookup(std::span<const TokenId> history, std::size
 Session::Session(Model& model, std::size_t context, const SamplerOptions& sampler)
     : model_(model), sampler_(sampler), sequence_(model.new_sequence(context)) {}
 
+Session::Session(const Session& other)
+    : model_(other.model_),
+      sampler_(other.sampler_),
+      sequence_(other.sequence_->fork()),
+      history_(other.history_),
+      logits_(other.logits_),
+      next_row_(other.next_row_),
+      stats_(other.stats_),
+      hash_(other.hash_) {}
+
 void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
   std::vector<Row> rows;
   for (std::size_t i = 0; i < tokens.size(); ++i)

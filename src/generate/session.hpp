@@ -43,6 +43,10 @@ class Session {
 public:
   Session(Model& model, std::size_t context, const SamplerOptions& sampler);
 
+  /// A session with the same history and settings that goes on by itself; what it has in memory is shared until it
+  /// changes. Throws OutOfBudget.
+  std::unique_ptr<Session> fork() const { return std::unique_ptr<Session>(new Session(*this)); }
+
   /// Makes `tokens` the whole history: what it shares with the present one is kept, the rest is forgotten and fed.
   /// generate() goes on from there. Throws Error when they do not fit.
   void prompt(const std::vector<TokenId>& tokens);
@@ -55,6 +59,7 @@ public:
   void hash_logits(bool on) { hash_ = on; }
 
 private:
+  Session(const Session& other);
   /// Runs `tokens` in one call; logits of the last `wanted` rows come to logits_.
   void forward(std::span<const TokenId> tokens, std::size_t wanted);
   TokenId sample(std::size_t row);

@@ -1,6 +1,7 @@
 #include "kv/kv_store.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -23,16 +24,17 @@ std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
     : shapes_(std::move(shapes)), format_(std::move(format)) {
   if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
-  std::map<std::size_t, std::shared_ptr<PagePool>> by_size;
-  const auto pool_for = [&](std::size_t bytes) {
-    auto& pool = by_size[bytes];
+  // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
+  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
+  const auto pool_for = [&](auto& pools, std::size_t bytes) {
+    auto& pool = pools[bytes];
     if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
     return pool;
   };
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
     const bool some = shapes_[layer].kv_heads > 0;
-    pools_.push_back(some ? pool_for(shapes_[layer].page_bytes()) : nullptr);
-    coded_pools_.push_back(some && format_.coded() ? pool_for(format_.page_bytes(layer)) : nullptr);
+    pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
+    coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
   }
 }
 
@@ -80,37 +82,33 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
       coded_(pools.shapes().size()),
       coded_count_(pools.shapes().size()) {}
 
-KvStore::~KvStore() {
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-    for (std::byte* page : pages_[layer])
-      if (page) pools_.pool(layer).free(page);
-    for (std::byte*& page : coded_[layer]) free_coded(layer, page);
-  }
-}
-
-void KvStore::free_coded(std::size_t layer, std::byte*& page) noexcept {
-  if (page) pools_.coded_pool(layer).free(page);
-  page = nullptr;
-}
-
 void KvStore::reserve(std::size_t tokens) {
-  const std::size_t wanted = pages_of(tokens);
+  const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
   const std::size_t coded = pools_.format().coded() && tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
-  std::size_t before = 0;
-  for (const auto& list : pages_) before = std::max(before, list.size());
-  try {
-    for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-      if (pools_.shapes()[layer].kv_heads == 0) continue;
-      auto &list = pages_[layer], &coded_list = coded_[layer];
-      list.reserve(wanted);
-      while (list.size() < wanted) list.push_back(pools_.pool(layer).allocate());
-      coded_list.reserve(coded);
-      while (coded_list.size() < coded)
-        coded_list.push_back(list[coded_list.size()] ? pools_.coded_pool(layer).allocate() : nullptr);
-    }
-  } catch (...) {
-    drop_pages(before);
-    throw;
+  struct Fresh {
+    std::vector<PageRef>* list;
+    std::size_t index;
+    PageRef page;
+  };
+  std::vector<Fresh> fresh;
+  const auto own = [&fresh](std::vector<PageRef>& list, std::size_t index, PagePool& pool) {
+    if (index >= list.size() || !list[index] || list[index].shared()) fresh.push_back({&list, index, pool.allocate()});
+  };
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    if (pools_.shapes()[layer].kv_heads == 0) continue;
+    auto &list = pages_[layer], &coded_list = coded_[layer];
+    for (std::size_t page = from; page < wanted; ++page) own(list, page, pools_.pool(layer));
+    // What is behind a window already is not coded.
+    for (std::size_t page = coded_count_[layer]; page < coded; ++page)
+      if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));
+    list.reserve(wanted), coded_list.reserve(coded);
+  }
+  // Nothing fails from here on.
+  for (Fresh& f : fresh) {
+    if (f.index >= f.list->size()) f.list->resize(f.index + 1);
+    PageRef& page = (*f.list)[f.index];
+    if (page) std::memcpy(f.page.data(), page.data(), page.bytes());
+    page = std::move(f.page);
   }
 }
 
@@ -119,9 +117,8 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
     auto &list = pages_[layer], &coded = coded_[layer];
-    for (; list.size() > keep; list.pop_back())
-      if (list.back()) pools_.pool(layer).free(list.back());
-    for (; coded.size() > coded_count_[layer]; coded.pop_back()) free_coded(layer, coded.back());
+    if (list.size() > keep) list.resize(keep);
+    if (coded.size() > coded_count_[layer]) coded.resize(coded_count_[layer]);
   }
 }
 
@@ -130,6 +127,7 @@ void KvStore::forget_codes(std::size_t tokens) noexcept {
 }
 
 void KvStore::trim(std::size_t tokens) noexcept {
+  stored_ = tokens;
   drop_pages(pages_of(tokens));
   const std::size_t alone = only_coded(pools_.format(), tokens);
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
@@ -138,13 +136,9 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     const std::size_t coded = std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
-    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];)
-      free_coded(layer, coded_list[page]);
+    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];) coded_list[page] = {};
     // Released pages are a prefix: walk back from the newest that may go until one is gone already.
-    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) {
-      pools_.pool(layer).free(list[page]);
-      list[page] = nullptr;
-    }
+    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) list[page] = {};
   }
 }
 
@@ -168,8 +162,8 @@ void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
     std::vector<const bf16_t*> heads(shape.kv_heads);
     for (std::size_t i = from; i < to; ++i) {
       const std::size_t page = first + i / 2;
-      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page]);
-      std::byte* out = coded_[layer][page];
+      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page].data());
+      std::byte* out = coded_[layer][page].data();
       if (!tiles || !out) continue;  // behind the window
       const bool values = i % 2 != 0;
       for (std::size_t head = 0; head < shape.kv_heads; ++head)
@@ -191,7 +185,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
   const std::size_t key_bytes = format.keys->page_bytes(layer);
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::byte* page = coded_[layer][part * kPartPages + p];
+    const std::byte* page = coded_[layer][part * kPartPages + p].data();
     if (!page) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
     const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
@@ -206,13 +200,13 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
-  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
   return page + head * shape.head_values() + tile % kPageTiles * kv_tile_values(shape.k_dim);
 }
 
 bf16_t* KvStore::value_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
-  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
   return page + head * shape.head_values() + kPageTokens * shape.k_dim +
          tile % kPageTiles * kv_tile_values(shape.v_dim);
 }
@@ -223,7 +217,7 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
   for (std::size_t i = 0; i < tiles; ++i) {
-    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles]);
+    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles].data());
     const std::size_t in_page = (first + i) % kPageTiles;
     if (page) page += head * shape.head_values();
     out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
@@ -234,12 +228,10 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
 
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-    for (const std::byte* page : pages_[layer])
-      if (page) total += pools_.shapes()[layer].page_bytes();
-    for (const std::byte* page : coded_[layer])
-      if (page) total += pools_.coded_pool(layer).page_bytes();
-  }
+  for (const auto* lists : {&pages_, &coded_})
+    for (const auto& list : *lists)
+      for (const PageRef& page : list)
+        if (page) total += page.bytes();
   return total;
 }
 

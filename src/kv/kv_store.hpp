@@ -45,11 +45,13 @@ class KvStore {
 public:
   /// `slack`: tokens behind a window that stay, so that truncate() can go back.
   KvStore(KvPools& pools, std::size_t slack);
-  ~KvStore();
-  KvStore(const KvStore&) = delete;
   KvStore& operator=(const KvStore&) = delete;
 
-  /// Makes room for tokens up to `tokens` in every layer, all or nothing. Throws OutOfBudget.
+  /// A store with the same tokens. Pages are shared; reserve() copies those that are about to be written to.
+  std::unique_ptr<KvStore> fork() const { return std::unique_ptr<KvStore>(new KvStore(*this)); }
+
+  /// Makes room for tokens from the length that trim() was told (0 before) up to `tokens` in every layer, all or
+  /// nothing. Throws OutOfBudget.
   void reserve(std::size_t tokens);
   /// Gives back pages past `tokens`, and pages behind the windows.
   void trim(std::size_t tokens) noexcept;
@@ -76,17 +78,19 @@ public:
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
+  /// Of its pages, shared ones too.
   Bytes memory_bytes() const;
 
 private:
+  KvStore(const KvStore&) = default;
   void drop_pages(std::size_t keep) noexcept;
-  void free_coded(std::size_t layer, std::byte*& page) noexcept;
 
   KvPools& pools_;
   std::size_t slack_;
-  std::vector<std::vector<std::byte*>> pages_;  ///< [layer][page]; null: given back
-  std::vector<std::vector<std::byte*>> coded_;  ///< the same
-  std::vector<std::size_t> coded_count_;        ///< of each layer: pages that are filled in coded_
+  std::size_t stored_ = 0;                   ///< tokens; what follows them may be written
+  std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
+  std::vector<std::vector<PageRef>> coded_;  ///< the same
+  std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_
 };
 
 }  // namespace snug

@@ -2,6 +2,7 @@
 /// The state of one token sequence: attention KV and, for hybrid models, recurrent state.
 
 #include <cstddef>
+#include <memory>
 
 #include "base/units.hpp"
 
@@ -16,6 +17,9 @@ public:
   /// back to the start of the last forward call or to 0, sliding-window layers at most max_rows tokens or to 0): the
   /// caller feeds the tokens in between again.
   virtual std::size_t truncate(std::size_t length) = 0;
+  /// A sequence with the same tokens that goes on by itself. KV pages are shared until one of the two writes to them;
+  /// recurrent state is copied. Throws OutOfBudget.
+  virtual std::unique_ptr<Sequence> fork() const = 0;
   virtual Bytes memory_bytes() const = 0;
 };
 

@@ -48,12 +48,23 @@ std::unique_ptr<Model> Model::load(const std::string& path, Ledger& ledger, Thre
 
 TransformerSequence::TransformerSequence(Ledger& ledger, KvPools& pools, const ModelConfig& config,
                                          std::size_t max_tokens, std::size_t slack)
-    : kv(pools, slack), max_tokens_(max_tokens) {
+    : kv(std::make_unique<KvStore>(pools, slack)), max_tokens_(max_tokens) {
   if (config.state_bytes() > 0) recurrent = std::make_unique<RecurrentState>(ledger, config);
 }
 
+TransformerSequence::TransformerSequence(const TransformerSequence& other)
+    : kv(other.kv->fork()),
+      recurrent(other.recurrent ? other.recurrent->copy() : nullptr),
+      length_(other.length_),
+      max_tokens_(other.max_tokens_),
+      last_start_(other.last_start_) {}
+
+std::unique_ptr<Sequence> TransformerSequence::fork() const {
+  return std::unique_ptr<Sequence>(new TransformerSequence(*this));
+}
+
 Bytes TransformerSequence::memory_bytes() const {
-  return kv.memory_bytes() + (recurrent ? recurrent->memory_bytes() : 0);
+  return kv->memory_bytes() + (recurrent ? recurrent->memory_bytes() : 0);
 }
 
 std::size_t TransformerSequence::truncate(std::size_t length) {
@@ -69,9 +80,9 @@ std::size_t TransformerSequence::truncate(std::size_t length) {
     }
     last_start_ = 0;
   }
-  length_ = length >= kv.oldest_restorable(length_) ? length : 0;
+  length_ = length >= kv->oldest_restorable(length_) ? length : 0;
   if (recurrent && length_ == 0) recurrent->clear();
-  kv.trim(length_);
+  kv->trim(length_);
   return length_;
 }
 
@@ -79,7 +90,7 @@ void TransformerSequence::advance(std::size_t tokens) {
   last_start_ = length_;
   length_ += tokens;
   if (recurrent) recurrent->advance();
-  kv.trim(length_);
+  kv->trim(length_);
 }
 
 Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelOptions options)
@@ -265,7 +276,7 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
     if (seen.empty() || seen.back() != sequence) {
       assert(std::find(seen.begin(), seen.end(), sequence) == seen.end() && "rows of a sequence stand together");
       seen.push_back(sequence);
-      runs.push_back({&sequence->kv, i, 0, sequence->length(), sequence->recurrent.get()});
+      runs.push_back({sequence->kv.get(), i, 0, sequence->length(), sequence->recurrent.get()});
     }
     if (runs.back().position + ++runs.back().count > sequence->max_tokens())
       fail("the context of {} tokens is full", sequence->max_tokens());

@@ -20,16 +20,19 @@ class TransformerSequence final : public Sequence {
 public:
   TransformerSequence(Ledger& ledger, KvPools& pools, const ModelConfig& config, std::size_t max_tokens,
                       std::size_t slack);
+  std::unique_ptr<Sequence> fork() const override;
   std::size_t length() const override { return length_; }
   std::size_t max_tokens() const override { return max_tokens_; }
   std::size_t truncate(std::size_t length) override;
   Bytes memory_bytes() const override;
 
   void advance(std::size_t tokens);
-  KvStore kv;
+  std::unique_ptr<KvStore> kv;
   std::unique_ptr<RecurrentState> recurrent;  ///< of hybrid models
 
 private:
+  TransformerSequence(const TransformerSequence& other);
+
   std::size_t length_ = 0, max_tokens_;
   std::size_t last_start_ = 0;  ///< length before the last call, if that can be taken back
 };
