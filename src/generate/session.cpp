@@ -101,7 +101,7 @@ TokenId Session::sample(std::size_t row) {
 
 void Session::feed(std::span<const TokenId> tokens, bool wanted) {
   for (std::size_t at = 0; at < tokens.size();) {
-    const std::size_t n = std::min(model_.max_rows(), tokens.size() - at);
+    const std::size_t n = std::min(model_.most_rows(*sequence_), tokens.size() - at);
     at += n;
     forward(tokens.subspan(at - n, n), wanted && at == tokens.size() ? 1 : 0);
   }
@@ -170,7 +170,8 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
       if (options.speculate > 0) {
         std::vector<TokenId> so_far = history_;
         so_far.push_back(token);
-        const std::size_t room = std::min({options.speculate, context() - so_far.size(), model_.max_rows() - 1});
+        const std::size_t room =
+            std::min({options.speculate, context() - so_far.size(), model_.most_rows(*sequence_) - 1});
         draft = draft_by_lookup(so_far, room);
         step.insert(step.end(), draft.begin(), draft.end());
       }

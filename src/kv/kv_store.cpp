@@ -49,8 +49,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
       total += kept * token;
       continue;
     }
-    const Bytes behind = tokens - kept,
-                coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
+    const Bytes behind = tokens - kept, coded = format.coded_between_calls(tokens) * kPageTokens,
                 dropped = only_coded(format, tokens) * kPageTokens;
     total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
              (tokens - std::max(dropped, behind)) * token;
@@ -84,7 +83,7 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
 
 void KvStore::reserve(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
-  const std::size_t coded = pools_.format().coded() && tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
+  const std::size_t coded = format().coded_between_calls(tokens);
   struct Fresh {
     std::vector<PageRef>* list;
     std::size_t index;
@@ -152,30 +151,62 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   return oldest;
 }
 
+void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
+  const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page].data());
+  std::byte* out = coded_[layer][page].data();
+  if (!tiles || !out) return;  // behind the window
+  const KvShape& shape = pools_.shapes()[layer];
+  const KvFormat& format = pools_.format();
+  const bool values = side == KvSide::values;
+  std::vector<const bf16_t*> heads(shape.kv_heads);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head)
+    heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
+  const KvPlace place{layer, page * kPageTokens};
+  if (values)
+    format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
+  else
+    format.keys->encode(place, heads.data(), out);
+}
+
 void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
   const std::size_t first = coded_count_[layer];
   if (pages <= first) return;
-  const KvShape& shape = pools_.shapes()[layer];
-  const KvFormat& format = pools_.format();
   // Keys and values of a page are two pieces of work.
   pool.parallel_for((pages - first) * 2, 1, [&](std::size_t from, std::size_t to, unsigned) {
-    std::vector<const bf16_t*> heads(shape.kv_heads);
-    for (std::size_t i = from; i < to; ++i) {
-      const std::size_t page = first + i / 2;
-      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page].data());
-      std::byte* out = coded_[layer][page].data();
-      if (!tiles || !out) continue;  // behind the window
-      const bool values = i % 2 != 0;
-      for (std::size_t head = 0; head < shape.kv_heads; ++head)
-        heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
-      const KvPlace place{layer, page * kPageTokens};
-      if (values)
-        format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
-      else
-        format.keys->encode(place, heads.data(), out);
-    }
+    for (std::size_t i = from; i < to; ++i)
+      encode_page(layer, first + i / 2, i % 2 != 0 ? KvSide::values : KvSide::keys);
   });
   coded_count_[layer] = pages;
+}
+
+void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
+  const std::size_t layers = pages_.size();
+  std::size_t first = pages;
+  for (std::size_t layer = 0; layer < layers; ++layer)
+    if (pools_.shapes()[layer].kv_heads > 0) first = std::min(first, coded_count_[layer]);
+  if (pages <= first) return;
+  for (const KvSide side : {KvSide::keys, KvSide::values}) {
+    const KvCodec& codec = side == KvSide::keys ? *format().keys : *format().values;
+    const std::size_t pieces = codec.coupled() ? 1 : layers;
+    pool.parallel_for((pages - first) * pieces, 1, [&](std::size_t from, std::size_t to, unsigned) {
+      std::vector<const bf16_t*> tiles(layers);
+      std::vector<std::byte*> coded(layers);
+      for (std::size_t i = from; i < to; ++i) {
+        const std::size_t page = first + i / pieces;
+        if (!codec.coupled()) {
+          if (pools_.shapes()[i % layers].kv_heads > 0) encode_page(i % layers, page, side);
+          continue;
+        }
+        for (std::size_t layer = 0; layer < layers; ++layer) {
+          const bool there = pools_.shapes()[layer].kv_heads > 0 && pages_[layer][page] && coded_[layer][page];
+          tiles[layer] = there ? reinterpret_cast<const bf16_t*>(pages_[layer][page].data()) : nullptr;
+          coded[layer] = there ? coded_[layer][page].data() : nullptr;
+        }
+        codec.encode_layers({page * kPageTokens, tiles, coded});
+      }
+    });
+  }
+  std::fill(coded_count_.begin(), coded_count_.end(), pages);
 }
 
 void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,

@@ -62,7 +62,10 @@ public:
   void forget_codes(std::size_t tokens) noexcept;
   /// Codes pages of a layer that are not yet among the first `pages`. Tokens up to the end of those are stored.
   void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
+  /// The same for all layers after a call. REQUIRES: KvFormat::late().
+  void encode_late(ThreadPool& pool, std::size_t pages);
 
+  const KvFormat& format() const { return pools_.format(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
   bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
 
@@ -83,6 +86,7 @@ public:
 
 private:
   KvStore(const KvStore&) = default;
+  void encode_page(std::size_t layer, std::size_t page, KvSide side);
   void drop_pages(std::size_t keep) noexcept;
 
   KvPools& pools_;

@@ -13,6 +13,8 @@ public:
   virtual ~Sequence() = default;
   virtual std::size_t length() const = 0;
   virtual std::size_t max_tokens() const = 0;
+  /// Most rows of it that the next forward call may hold (beside Model::max_rows).
+  virtual std::size_t most_rows() const = 0;
   /// Forgets the tokens from `length` on; returns the new length, which may be smaller (recurrent layers can only go
   /// back to the start of the last forward call or to 0, sliding-window layers at most max_rows tokens or to 0): the
   /// caller feeds the tokens in between again.

@@ -280,6 +280,8 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
     }
     if (runs.back().position + ++runs.back().count > sequence->max_tokens())
       fail("the context of {} tokens is full", sequence->max_tokens());
+    if (runs.back().count > sequence->most_rows())
+      fail("a forward call takes at most {} rows of this sequence now", sequence->most_rows());
   }
   for (const RowRun& run : runs) {
     run.kv->forget_codes(run.position);
@@ -383,6 +385,8 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     stats_.weight_bytes += weights_.output.bytes();
   }
   source_.check_files();
+  if (pools_->format().late())
+    for (const RowRun& run : runs) run.kv->encode_late(pool_, (run.position + run.count) / kPageTokens);
   for (const RowRun& run : runs) static_cast<TransformerSequence*>(rows[run.row].sequence)->advance(run.count);
   return stats_;
 }

@@ -23,6 +23,7 @@ public:
   std::unique_ptr<Sequence> fork() const override;
   std::size_t length() const override { return length_; }
   std::size_t max_tokens() const override { return max_tokens_; }
+  std::size_t most_rows() const override { return kv->format().most_rows(length_); }
   std::size_t truncate(std::size_t length) override;
   Bytes memory_bytes() const override;
 

@@ -92,6 +92,49 @@ TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
   }
 }
 
+/// A codec whose pages are coded after the call.
+class Late final : public KvCodec {
+public:
+  explicit Late(std::shared_ptr<const KvCodec> codec) : codec_(std::move(codec)) {}
+  std::size_t page_bytes(std::size_t layer) const override { return codec_->page_bytes(layer); }
+  void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
+    codec_->encode(place, heads, page);
+  }
+  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
+    codec_->decode(place, head, page, tiles);
+  }
+  bool late() const override { return true; }
+
+private:
+  std::shared_ptr<const KvCodec> codec_;
+};
+
+TEST(SessionTest, PagesCodedAfterTheCallAreSeenByTheSameRows) {
+  const std::string file = tiny_model({.context = 1024}),
+                    prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
+  for (const std::size_t rows : {512u, 1u, 130u, 64u}) {
+    const auto run = [&](bool late) {
+      Ledger ledger(Ledger::kUnlimited);
+      ThreadPool pool(2);
+      ModelOptions options{.max_rows = rows, .context = 1024};
+      options.kv_format = [&](std::shared_ptr<const KvModel> known) {
+        KvFormat format = make_kv_format(parse_kv_choice("q4"), std::move(known));
+        if (late) format = {"late", std::make_shared<Late>(format.keys), format.values};
+        return format;
+      };
+      Transformer model(parse(file), ledger, pool, options);
+      if (late && rows == 512) {
+        const auto sequence = model.new_sequence(1024);
+        const std::vector<Row> many(3 * kPageTokens + 1, Row{0, sequence.get(), false});
+        EXPECT_EQ(model.most_rows(*sequence), many.size() - 1);
+        EXPECT_THROW(model.forward(many, {}), Error);
+      }
+      return answer(model, prompt, 150, 1024, rows == 130 ? 5 : 0).hash;
+    };
+    EXPECT_EQ(run(true), run(false)) << rows;
+  }
+}
+
 /// Logits of the last of `tokens`, fed one by one or at once.
 std::vector<float> feed(Model& model, Sequence& sequence, std::span<const TokenId> tokens) {
   std::vector<float> logits(model.config().vocab_size);
