@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "kv/coupled_codec.hpp"
 #include "kv/integer_codec.hpp"
 #include "kv/plain_codec.hpp"
 
@@ -15,6 +16,15 @@ std::unique_ptr<KvCodec> integers(KvSide side, std::shared_ptr<const KvModel> mo
   return make_integer_codec(side, std::move(model), kBits, kGroup);
 }
 
+template <std::size_t kWidth>
+std::unique_ptr<KvCodec> coupled(KvSide side, std::shared_ptr<const KvModel> model) {
+  return make_coupled_codec(side, std::move(model), kWidth);
+}
+template <std::size_t kWidth>
+KvTables learn_coupled(const KvLearning& from) {
+  return learn_coupled(from, kWidth);
+}
+
 constexpr KvMethod kMethods[] = {
     {"bf16", "as it is", make_plain_codec},
     {"q8", "8 bits, keys per channel, values per token, groups of 64", integers<8, 64>},
@@ -23,6 +33,8 @@ constexpr KvMethod kMethods[] = {
     {"kivi-2", "KIVI: 2 bits", integers<2, 32>},
     {"group-1", "1 bit, groups of 32 of two levels: the means of the lower and the upper values", make_group_bit_codec},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
+    {"cq-2", "CQ: 4 channels share 8 bits, learned (snug calibrate)", coupled<4>, learn_coupled<4>},
+    {"cq-1", "CQ: 8 channels share 8 bits, learned", coupled<8>, learn_coupled<8>},
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 /// What codecs learn from: keys, values and queries that a model's layers computed on a text (measure/kv_samples.hpp).
 
+#include <bit>
 #include <functional>
 #include <span>
 #include <vector>
@@ -22,8 +23,9 @@ struct KvSamples {
   std::vector<Layer> layers;  ///< those that keep no KV are empty
 };
 
-/// f32 of samples[begin, end).
-std::vector<float> floats_of(std::span<const bf16_t> samples, std::size_t begin, std::size_t end);
+inline float float_of(bf16_t x) {
+  return std::bit_cast<float>(std::uint32_t{x} << 16);
+}
 
 struct KvLearning {
   const KvModel& model;

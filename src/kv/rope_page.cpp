@@ -6,6 +6,10 @@
 
 namespace snug {
 
+namespace {
+constexpr std::size_t kMaxDim = 512;
+}
+
 KvLines page_lines(KvSide side, std::size_t dim) {
   if (side == KvSide::keys) return {dim / 2, kPageTiles, kv_tile_values(dim), 2 * kTileTokens};
   return {kPageTokens / 2, dim / 16, 32, 2 * dim};
@@ -18,6 +22,7 @@ RopePages::RopePages(const KvModel& model) : tables_(model.shapes.size()), dims_
     const KvRope& rope = model.ropes[layer];
     const std::size_t pairs = rope.inverse_frequency.size();
     if (pairs == 0) continue;
+    if (dims_[layer] > kMaxDim) fail("heads of {} channels: pages are rotated up to {}", dims_[layer], kMaxDim);
     for (std::size_t other = 0; other < layer && !tables_[layer]; ++other) {
       const auto& table = tables_[other];
       if (table && table->rope.inverse_frequency == rope.inverse_frequency && table->rope.magnitude == rope.magnitude &&
@@ -79,6 +84,13 @@ void RopePages::turn_back(std::size_t layer, std::size_t position, const bf16_t*
 void RopePages::turn(std::size_t layer, std::size_t position, float* lines, bf16_t* tiles) const {
   kernels().rotate_lines(lines, at(layer, position), false);
   kernels().lines_to_tiles(lines, page_lines(KvSide::keys, dims_[layer]), tiles);
+}
+
+void RopePages::turn_tiles(std::size_t layer, std::size_t position, bf16_t* tiles) const {
+  if (!tables_[layer]) return;
+  alignas(64) float lines[kPageTokens * kMaxDim];
+  kernels().tiles_to_lines(tiles, page_lines(KvSide::keys, dims_[layer]), lines);
+  turn(layer, position, lines, tiles);
 }
 
 }  // namespace snug

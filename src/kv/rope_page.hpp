@@ -27,6 +27,8 @@ public:
   void turn_back(std::size_t layer, std::size_t position, const bf16_t* tiles, float* lines) const;
   /// `lines` are used up.
   void turn(std::size_t layer, std::size_t position, float* lines, bf16_t* tiles) const;
+  /// In place.
+  void turn_tiles(std::size_t layer, std::size_t position, bf16_t* tiles) const;
 
 private:
   static constexpr std::size_t kBlockPages = 64, kBlocks = 4096;

@@ -7,13 +7,19 @@
 #include <cmath>
 #include <random>
 
+#include "support/kv_learning.hpp"
+#include "support/temporary_folder.hpp"
+
 namespace snug::reference {
 namespace {
 
-std::shared_ptr<const KvModel> some_model() {
+std::shared_ptr<const KvModel> some_model(const std::string& path) {
   auto model = std::make_shared<KvModel>();
+  model->path = path;
   model->shapes = {{2, 64, 64, 0}, {3, 96, 32, 0}};
   model->ropes.resize(model->shapes.size());
+  model->ropes[0] = {{1.0, 0.1, 0.01, 0.001}, 1.2f, true};
+  model->ropes[1] = {std::vector<double>(48, 0.3), 1, false};
   return model;
 }
 
@@ -21,7 +27,8 @@ std::shared_ptr<const KvModel> some_model() {
 /// and neighbouring tokens alike.
 class RandomPage {
 public:
-  RandomPage(KvSide side, const KvShape& shape, unsigned seed) : values(shape.kv_heads * kPageTokens * shape.dim(side)) {
+  RandomPage(KvSide side, const KvShape& shape, unsigned seed)
+      : values(shape.kv_heads * kPageTokens * shape.dim(side)) {
     const std::size_t dim = shape.dim(side);
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
@@ -46,8 +53,7 @@ std::vector<bf16_t> decoded(const KvCodec& codec, const KvShape& shape, KvSide s
                             const std::byte* page) {
   const std::size_t each = kPageTokens * shape.dim(side);
   std::vector<bf16_t> tiles(shape.kv_heads * each);
-  for (std::size_t head = 0; head < shape.kv_heads; ++head)
-    codec.decode(place, head, page, tiles.data() + head * each);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head) codec.decode(place, head, page, tiles.data() + head * each);
   return tiles;
 }
 
@@ -64,9 +70,11 @@ double error_of(const std::vector<bf16_t>& tiles, const RandomPage& page) {
 
 template <class F>
 void for_each_case(F&& f) {
-  const auto model = some_model();
+  const testing_support::TemporaryFolder folder;
+  const auto model = some_model(folder.file("m.gguf"));
   for (const KvReference& row : kReferences)
     for (const KvSide side : {KvSide::keys, KvSide::values}) {
+      testing_support::learn_kv(row.method, *model);
       const KvFormat format = make_kv_format(parse_kv_choice(row.method), model);
       const KvCodec& codec = side == KvSide::keys ? *format.keys : *format.values;
       for (std::size_t layer = 0; layer < model->shapes.size(); ++layer) {
