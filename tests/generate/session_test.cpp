@@ -7,7 +7,7 @@
 #include "base/error.hpp"
 #include "format/pack.hpp"
 #include "model/transformer.hpp"
-#include "support/kv_learning.hpp"
+#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -70,14 +70,6 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
               << threads << " threads, " << rows << " rows, speculation " << speculate << ", hybrid " << hybrid;
         }
   }
-}
-
-/// Pages as the codec keeps them; what it needs is learned, once per folder.
-ModelOptions with_kv(ModelOptions options, std::string_view kv, const TemporaryFolder& folder) {
-  options.kv_format = [name = std::string(kv), path = folder.file("tiny.gguf")](const auto& known) {
-    return learned_format(name, *known, path);
-  };
-  return options;
 }
 
 TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
