@@ -62,14 +62,6 @@ Bytes data_bytes(std::span<const LayerRow> rows, Bytes recurrent) {
   return total;
 }
 
-std::uint64_t tables_of(const KvFormat& format) {
-  if (!format.coded()) return 0;
-  Hash hash;
-  hash.add_value(format.keys->learned());
-  hash.add_value(format.values->learned());
-  return hash.value();
-}
-
 }  // namespace
 
 void write_kv_file(const std::string& path, std::uint64_t model, std::span<const std::int32_t> tokens,
@@ -81,7 +73,7 @@ void write_kv_file(const std::string& path, std::uint64_t model, std::span<const
   h.version = kVersion;
   h.layers = static_cast<std::uint32_t>(store.shapes().size());
   h.model = model;
-  h.tables = tables_of(format);
+  h.tables = format.learned;
   h.tokens = tokens.size();
   h.recurrent_bytes = recurrent.size();
   if (format.name.size() >= sizeof h.format) fail("the name of the KV format {} is too long to save", format.name);
@@ -173,7 +165,7 @@ void KvFile::expect_matching(std::uint64_t model, const KvStore& store, std::siz
   if (model_ != model) fail<FormatError>("{}: saved with another model", path);
   if (format_ != store.format().name)
     fail<FormatError>("{}: saved with --kv {}, not {}", path, format_, store.format().name);
-  if (tables_ != tables_of(store.format()))
+  if (tables_ != store.format().learned)
     fail<FormatError>("{}: its KV codec has been calibrated anew since it was saved", path);
   bool same = shapes_.size() == store.shapes().size() && recurrent_bytes_ == recurrent_bytes;
   Bytes bytes = recurrent_bytes;

@@ -71,7 +71,8 @@ public:
   }
   void give_back(Bytes offset, std::size_t size) const noexcept {
     // Where the file system cannot, the space comes back with the end of the process.
-    fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size));
+    fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+              static_cast<off_t>(size));
   }
 
 private:

@@ -1,7 +1,7 @@
 #pragma once
 /// KV pages beyond a limit of memory: whole partitions of a layer go to an unlinked file, in the form in which queries
-/// see them, and are read back each time attention comes to them, in the order of the last pass (weights/read_ahead.hpp).
-/// Nothing is lost: results are those of pages in memory.
+/// see them, and are read back each time attention comes to them, in the order of the last pass
+/// (weights/read_ahead.hpp). Nothing is lost: results are those of pages in memory.
 
 #include <memory>
 #include <mutex>
@@ -14,13 +14,14 @@
 namespace snug {
 
 struct KvSpillOptions {
-  Bytes limit = 0;  ///< of pages in memory; 0: all of them stay
+  Bytes limit = 0;                        ///< of pages in memory; 0: all of them stay
   std::size_t extent_bytes = 128 * kKiB;  ///< what goes to the disk at a time, at least
 };
 
 class KvSpill {
 public:
-  /// `most_extent`: extent_bytes() of the pages that will come, at most. The file lies in $TMPDIR or /var/tmp. Throws IoError, OutOfBudget.
+  /// `most_extent`: extent_bytes() of the pages that will come, at most. The file lies in $TMPDIR or /var/tmp. Throws
+  /// IoError, OutOfBudget.
   KvSpill(Ledger& ledger, const KvSpillOptions& options, std::size_t most_extent);
   ~KvSpill();
   KvSpill(const KvSpill&) = delete;
@@ -40,7 +41,8 @@ public:
   /// Pages on the disk, one after the other; their place is free again at the end.
   class Extent {
   public:
-    Extent(std::shared_ptr<File> file, Bytes offset, std::size_t size) : file_(std::move(file)), offset_(offset), size_(size) {}
+    Extent(std::shared_ptr<File> file, Bytes offset, std::size_t size)
+        : file_(std::move(file)), offset_(offset), size_(size) {}
     ~Extent();
     Extent(const Extent&) = delete;
     Extent& operator=(const Extent&) = delete;

@@ -8,6 +8,7 @@ namespace snug {
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
     : shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
+  if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
@@ -70,7 +71,7 @@ std::size_t KvPools::most_extent_bytes() const {
 }
 
 Bytes KvPools::slack_bytes() const {
-  Bytes total = 0;
+  Bytes total = tables_.bytes();
   for (const PagePool* pool : distinct_) total += pool->slab_bytes();
   return total;
 }

@@ -47,7 +47,7 @@ public:
   Bytes used_bytes() const;
   /// Null: all pages stay in memory.
   KvSpill* spill() const { return spill_.get(); }
-  /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.
+  /// Memory beyond the pages themselves, at most: a part-filled slab of every pool, and the codecs' tables.
   Bytes slack_bytes() const;
 
   /// Of pages for tokens from `stored` up to `tokens`, coded ones too.
@@ -58,6 +58,7 @@ private:
 
   std::vector<KvShape> shapes_;
   KvFormat format_;
+  Reservation tables_;                                          ///< of the codecs
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
   std::vector<const PagePool*> distinct_;                       ///< of these
   KvSpillOptions spill_options_;

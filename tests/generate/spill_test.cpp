@@ -5,6 +5,7 @@
 #include "base/error.hpp"
 #include "generate/session.hpp"
 #include "model/transformer.hpp"
+#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -21,7 +22,8 @@ struct TinyEngine {
       : ledger(Ledger::kUnlimited),
         pool(threads),
         model(parse(tiny_model(shape)), ledger, pool,
-              ModelOptions{.max_rows = rows, .context = 2048, .kv = parse_kv_choice(kv), .kv_spill = spill}) {}
+              with_kv({.max_rows = rows, .context = 2048, .kv_spill = spill}, kv, folder)) {}
+  TemporaryFolder folder;
   Ledger ledger;
   ThreadPool pool;
   Transformer model;
