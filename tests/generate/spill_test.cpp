@@ -133,7 +133,8 @@ TEST(SpillTest, AShorterPromptIsFedAgain) {
 TEST(SpillTest, AFolderThatIsNotThereIsAnError) {
   const TemporaryFolder folder;
   ::setenv("TMPDIR", (folder.file("missing")).c_str(), 1);
-  EXPECT_THROW(TinyEngine("", kAll), IoError);
+  Ledger ledger(Ledger::kUnlimited);
+  EXPECT_THROW(KvSpill(ledger, kAll, 4096), IoError);
   ::unsetenv("TMPDIR");
 }
 
