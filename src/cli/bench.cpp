@@ -39,7 +39,7 @@ TokenId token_at(const Model& model, std::size_t i) {
 void feed(Model& model, Sequence& sequence, std::size_t count, std::vector<float>& logits) {
   for (std::size_t at = 0; at < count;) {
     std::vector<Row> rows;
-    for (; rows.size() < model.max_rows() && at < count; ++at)
+    for (const std::size_t most = model.most_rows(sequence); rows.size() < most && at < count; ++at)
       rows.push_back({token_at(model, sequence.length() + rows.size()), &sequence, at + 1 == count});
     model.forward(rows, logits);
   }

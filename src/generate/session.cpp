@@ -68,6 +68,16 @@ std::vector<TokenId> draft_by_lookup(std::span<const TokenId> history, std::size
 Session::Session(Model& model, std::size_t context, const SamplerOptions& sampler)
     : model_(model), sampler_(sampler), sequence_(model.new_sequence(context)) {}
 
+Session::Session(const Session& other)
+    : model_(other.model_),
+      sampler_(other.sampler_),
+      sequence_(other.sequence_->fork()),
+      history_(other.history_),
+      logits_(other.logits_),
+      next_row_(other.next_row_),
+      stats_(other.stats_),
+      hash_(other.hash_) {}
+
 void Session::forward(std::span<const TokenId> tokens, std::size_t wanted) {
   std::vector<Row> rows;
   for (std::size_t i = 0; i < tokens.size(); ++i)
@@ -91,7 +101,7 @@ TokenId Session::sample(std::size_t row) {
 
 void Session::feed(std::span<const TokenId> tokens, bool wanted) {
   for (std::size_t at = 0; at < tokens.size();) {
-    const std::size_t n = std::min(model_.max_rows(), tokens.size() - at);
+    const std::size_t n = std::min(model_.most_rows(*sequence_), tokens.size() - at);
     at += n;
     forward(tokens.subspan(at - n, n), wanted && at == tokens.size() ? 1 : 0);
   }
@@ -103,6 +113,13 @@ void Session::rewind(std::size_t length) {
                                    history_.begin() + static_cast<std::ptrdiff_t>(length));
   history_.resize(kept);
   feed(again, false);
+}
+
+void Session::load(const std::string& path) {
+  std::vector<TokenId> tokens;
+  sequence_ = model_.load_sequence(path, context(), tokens);
+  history_ = std::move(tokens);
+  stats_.loaded_tokens = history_.size();
 }
 
 void Session::prompt(const std::vector<TokenId>& tokens) {
@@ -160,7 +177,8 @@ GenerateResult Session::generate(const GenerateOptions& options, const std::func
       if (options.speculate > 0) {
         std::vector<TokenId> so_far = history_;
         so_far.push_back(token);
-        const std::size_t room = std::min({options.speculate, context() - so_far.size(), model_.max_rows() - 1});
+        const std::size_t room =
+            std::min({options.speculate, context() - so_far.size(), model_.most_rows(*sequence_) - 1});
         draft = draft_by_lookup(so_far, room);
         step.insert(step.end(), draft.begin(), draft.end());
       }

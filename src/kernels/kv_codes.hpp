@@ -22,6 +22,8 @@ struct KvCodes {
   std::size_t group;
   /// Where columns and pairs of lines lie in the tiles of the page (bf16 values; kernels/kv_tile.hpp).
   std::size_t column_stride, pair_stride;
+  /// For 1 bit: the two values are the means of what lies below and above the group's mean, not its extremes.
+  bool half_means = false;
 
   static constexpr std::size_t kUnitBytes = 64;
   constexpr std::size_t groups() const { return (columns + group - 1) / group; }

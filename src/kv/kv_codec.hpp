@@ -4,6 +4,7 @@
 /// kRecentPages whole pages have come after it, so what a query sees depends on its position alone and not on how a
 /// prompt was cut into chunks.
 
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,6 +22,13 @@ struct KvPlace {
   std::size_t layer = 0, position = 0;
 };
 
+/// Pages of all layers for the same 64 tokens. Those of a layer that keeps none of them are null.
+struct KvLayerPages {
+  std::size_t position = 0;
+  std::span<const bf16_t* const> tiles;  ///< of each layer: all heads as they are (KvShape::page_bytes)
+  std::span<std::byte* const> coded;     ///< of each layer: keys, then values. Keys are coded first
+};
+
 /// One side (keys or values) of a model's cache. A page holds 64 tokens of all heads of a layer; tiles are four per
 /// page and head, one after the other (kernels/kv_tile.hpp). Keys are rotated; a codec that wants them as they were
 /// before turns them back (kv/rope_page.hpp).
@@ -35,6 +43,15 @@ public:
   virtual void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const = 0;
   /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
   virtual const KvCodes* codes(std::size_t) const { return nullptr; }
+
+  /// Fingerprint of the tables that it has learned; 0: none.
+  virtual std::uint64_t learned() const { return 0; }
+
+  /// Pages are coded after a forward call, when those of all layers are there, and not before their layer's attention.
+  virtual bool late() const { return coupled(); }
+  /// What a page becomes depends on other layers: encode_layers() codes those of all layers, in place of encode().
+  virtual bool coupled() const { return false; }
+  virtual void encode_layers(const KvLayerPages&) const {}
 };
 
 /// How keys and values of one model are kept. Null: all pages stay as they are.
@@ -49,6 +66,19 @@ struct KvFormat {
   static std::size_t coded_pages(std::size_t position) {
     const std::size_t page = position / kPageTokens;
     return page > kRecentPages ? page - kRecentPages : 0;
+  }
+  /// Pages are coded after a call (KvCodec::late).
+  bool late() const { return coded() && (keys->late() || values->late()); }
+  /// Pages that are coded between two calls, with so many tokens stored.
+  std::size_t coded_between_calls(std::size_t tokens) const {
+    if (!coded() || tokens == 0) return 0;
+    return late() ? tokens / kPageTokens : coded_pages(tokens - 1);
+  }
+  /// Most rows that a call may have which begins at `position`. With late(), all pages that its rows see coded were
+  /// filled before it.
+  std::size_t most_rows(std::size_t position) const {
+    if (!late()) return std::numeric_limits<std::size_t>::max();
+    return (position / kPageTokens + kRecentPages + 1) * kPageTokens - position;
   }
 };
 

@@ -1,6 +1,7 @@
 #include "kv/kv_store.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -22,16 +23,17 @@ std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
     : shapes_(std::move(shapes)), format_(std::move(format)) {
-  std::map<std::size_t, std::shared_ptr<PagePool>> by_size;
-  const auto pool_for = [&](std::size_t bytes) {
-    auto& pool = by_size[bytes];
+  // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
+  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
+  const auto pool_for = [&](auto& pools, std::size_t bytes) {
+    auto& pool = pools[bytes];
     if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
     return pool;
   };
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
     const bool some = shapes_[layer].kv_heads > 0;
-    pools_.push_back(some ? pool_for(shapes_[layer].page_bytes()) : nullptr);
-    coded_pools_.push_back(some && format_.coded() ? pool_for(format_.page_bytes(layer)) : nullptr);
+    pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
+    coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
   }
 }
 
@@ -46,8 +48,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
       total += kept * token;
       continue;
     }
-    const Bytes behind = tokens - kept,
-                coded = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens,
+    const Bytes behind = tokens - kept, coded = format.coded_between_calls(tokens) * kPageTokens,
                 dropped = only_coded(format, tokens) * kPageTokens;
     total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
              (tokens - std::max(dropped, behind)) * token;
@@ -79,37 +80,33 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
       coded_(pools.shapes().size()),
       coded_count_(pools.shapes().size()) {}
 
-KvStore::~KvStore() {
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-    for (std::byte* page : pages_[layer])
-      if (page) pools_.pool(layer).free(page);
-    for (std::byte*& page : coded_[layer]) free_coded(layer, page);
-  }
-}
-
-void KvStore::free_coded(std::size_t layer, std::byte*& page) noexcept {
-  if (page) pools_.coded_pool(layer).free(page);
-  page = nullptr;
-}
-
 void KvStore::reserve(std::size_t tokens) {
-  const std::size_t wanted = pages_of(tokens);
-  const std::size_t coded = pools_.format().coded() && tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
-  std::size_t before = 0;
-  for (const auto& list : pages_) before = std::max(before, list.size());
-  try {
-    for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-      if (pools_.shapes()[layer].kv_heads == 0) continue;
-      auto &list = pages_[layer], &coded_list = coded_[layer];
-      list.reserve(wanted);
-      while (list.size() < wanted) list.push_back(pools_.pool(layer).allocate());
-      coded_list.reserve(coded);
-      while (coded_list.size() < coded)
-        coded_list.push_back(list[coded_list.size()] ? pools_.coded_pool(layer).allocate() : nullptr);
-    }
-  } catch (...) {
-    drop_pages(before);
-    throw;
+  const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
+  const std::size_t coded = format().coded_between_calls(tokens);
+  struct Fresh {
+    std::vector<PageRef>* list;
+    std::size_t index;
+    PageRef page;
+  };
+  std::vector<Fresh> fresh;
+  const auto own = [&fresh](std::vector<PageRef>& list, std::size_t index, PagePool& pool) {
+    if (index >= list.size() || !list[index] || list[index].shared()) fresh.push_back({&list, index, pool.allocate()});
+  };
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    if (pools_.shapes()[layer].kv_heads == 0) continue;
+    auto &list = pages_[layer], &coded_list = coded_[layer];
+    for (std::size_t page = from; page < wanted; ++page) own(list, page, pools_.pool(layer));
+    // What is behind a window already is not coded.
+    for (std::size_t page = coded_count_[layer]; page < coded; ++page)
+      if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));
+    list.reserve(wanted), coded_list.reserve(coded);
+  }
+  // Nothing fails from here on.
+  for (Fresh& f : fresh) {
+    if (f.index >= f.list->size()) f.list->resize(f.index + 1);
+    PageRef& page = (*f.list)[f.index];
+    if (page) std::memcpy(f.page.data(), page.data(), page.bytes());
+    page = std::move(f.page);
   }
 }
 
@@ -118,9 +115,8 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
     auto &list = pages_[layer], &coded = coded_[layer];
-    for (; list.size() > keep; list.pop_back())
-      if (list.back()) pools_.pool(layer).free(list.back());
-    for (; coded.size() > coded_count_[layer]; coded.pop_back()) free_coded(layer, coded.back());
+    if (list.size() > keep) list.resize(keep);
+    if (coded.size() > coded_count_[layer]) coded.resize(coded_count_[layer]);
   }
 }
 
@@ -129,6 +125,8 @@ void KvStore::forget_codes(std::size_t tokens) noexcept {
 }
 
 void KvStore::trim(std::size_t tokens) noexcept {
+  stored_ = tokens;
+  if (tokens < loaded_) loaded_ = 0;
   drop_pages(pages_of(tokens));
   const std::size_t alone = only_coded(pools_.format(), tokens);
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
@@ -137,18 +135,14 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     const std::size_t coded = std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
-    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];)
-      free_coded(layer, coded_list[page]);
+    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];) coded_list[page] = {};
     // Released pages are a prefix: walk back from the newest that may go until one is gone already.
-    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) {
-      pools_.pool(layer).free(list[page]);
-      list[page] = nullptr;
-    }
+    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) list[page] = {};
   }
 }
 
 std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
-  std::size_t oldest = 0;
+  std::size_t oldest = loaded_;
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
   // Rows see the newest pages in bf16: they must be there.
@@ -157,30 +151,62 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   return oldest;
 }
 
+void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
+  const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page].data());
+  std::byte* out = coded_[layer][page].data();
+  if (!tiles || !out) return;  // behind the window
+  const KvShape& shape = pools_.shapes()[layer];
+  const KvFormat& format = pools_.format();
+  const bool values = side == KvSide::values;
+  std::vector<const bf16_t*> heads(shape.kv_heads);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head)
+    heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
+  const KvPlace place{layer, page * kPageTokens};
+  if (values)
+    format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
+  else
+    format.keys->encode(place, heads.data(), out);
+}
+
 void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
   const std::size_t first = coded_count_[layer];
   if (pages <= first) return;
-  const KvShape& shape = pools_.shapes()[layer];
-  const KvFormat& format = pools_.format();
   // Keys and values of a page are two pieces of work.
   pool.parallel_for((pages - first) * 2, 1, [&](std::size_t from, std::size_t to, unsigned) {
-    std::vector<const bf16_t*> heads(shape.kv_heads);
-    for (std::size_t i = from; i < to; ++i) {
-      const std::size_t page = first + i / 2;
-      const auto* tiles = reinterpret_cast<const bf16_t*>(pages_[layer][page]);
-      std::byte* out = coded_[layer][page];
-      if (!tiles || !out) continue;  // behind the window
-      const bool values = i % 2 != 0;
-      for (std::size_t head = 0; head < shape.kv_heads; ++head)
-        heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
-      const KvPlace place{layer, page * kPageTokens};
-      if (values)
-        format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
-      else
-        format.keys->encode(place, heads.data(), out);
-    }
+    for (std::size_t i = from; i < to; ++i)
+      encode_page(layer, first + i / 2, i % 2 != 0 ? KvSide::values : KvSide::keys);
   });
   coded_count_[layer] = pages;
+}
+
+void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
+  const std::size_t layers = pages_.size();
+  std::size_t first = pages;
+  for (std::size_t layer = 0; layer < layers; ++layer)
+    if (pools_.shapes()[layer].kv_heads > 0) first = std::min(first, coded_count_[layer]);
+  if (pages <= first) return;
+  for (const KvSide side : {KvSide::keys, KvSide::values}) {
+    const KvCodec& codec = side == KvSide::keys ? *format().keys : *format().values;
+    const std::size_t pieces = codec.coupled() ? 1 : layers;
+    pool.parallel_for((pages - first) * pieces, 1, [&](std::size_t from, std::size_t to, unsigned) {
+      std::vector<const bf16_t*> tiles(layers);
+      std::vector<std::byte*> coded(layers);
+      for (std::size_t i = from; i < to; ++i) {
+        const std::size_t page = first + i / pieces;
+        if (!codec.coupled()) {
+          if (pools_.shapes()[i % layers].kv_heads > 0) encode_page(i % layers, page, side);
+          continue;
+        }
+        for (std::size_t layer = 0; layer < layers; ++layer) {
+          const bool there = pools_.shapes()[layer].kv_heads > 0 && pages_[layer][page] && coded_[layer][page];
+          tiles[layer] = there ? reinterpret_cast<const bf16_t*>(pages_[layer][page].data()) : nullptr;
+          coded[layer] = there ? coded_[layer][page].data() : nullptr;
+        }
+        codec.encode_layers({page * kPageTokens, tiles, coded});
+      }
+    });
+  }
+  std::fill(coded_count_.begin(), coded_count_.end(), pages);
 }
 
 void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
@@ -190,7 +216,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
   const std::size_t key_bytes = format.keys->page_bytes(layer);
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::byte* page = coded_[layer][part * kPartPages + p];
+    const std::byte* page = coded_[layer][part * kPartPages + p].data();
     if (!page) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
     const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
@@ -211,13 +237,13 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
-  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
   return page + head * shape.head_values() + tile % kPageTiles * kv_tile_values(shape.k_dim);
 }
 
 bf16_t* KvStore::value_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
-  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles]);
+  auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
   return page + head * shape.head_values() + kPageTokens * shape.k_dim +
          tile % kPageTiles * kv_tile_values(shape.v_dim);
 }
@@ -228,7 +254,7 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
   for (std::size_t i = 0; i < tiles; ++i) {
-    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles]);
+    const auto* page = reinterpret_cast<const bf16_t*>(pages_[layer][(first + i) / kPageTiles].data());
     const std::size_t in_page = (first + i) % kPageTiles;
     if (page) page += head * shape.head_values();
     out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
@@ -237,14 +263,54 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   return tiles;
 }
 
+KvHeld KvStore::held(std::size_t layer) const {
+  const auto first = [](const std::vector<PageRef>& list, std::size_t end) {
+    return static_cast<std::size_t>(std::find_if(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(end),
+                                                 [](const PageRef& p) { return bool(p); }) -
+                                    list.begin());
+  };
+  KvHeld held;
+  held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
+  held.raw_begin = first(pages_[layer], held.raw_end);
+  held.coded_end = std::min({coded_[layer].size(), coded_count_[layer], stored_ / kPageTokens});
+  held.coded_begin = first(coded_[layer], held.coded_end);
+  return held;
+}
+
+bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) const {
+  const KvShape& shape = pools_.shapes()[layer];
+  if (shape.kv_heads == 0) return h.raw_end == 0 && h.coded_end == 0;
+  const std::size_t needed = shape.window && tokens > shape.window ? (tokens - shape.window) / kPageTokens : 0;
+  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max(needed, only_coded(format(), tokens))) return false;
+  if (!format().coded()) return h.coded_end == 0;
+  return h.coded_begin <= needed && h.coded_end >= format().coded_between_calls(tokens) &&
+         h.coded_end <= tokens / kPageTokens;
+}
+
+void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    const KvHeld& h = layers[layer];
+    pages_[layer].resize(h.raw_end);
+    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) pages_[layer][page] = pools_.pool(layer).allocate();
+    coded_[layer].resize(h.coded_end);
+    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
+      coded_[layer][page] = pools_.coded_pool(layer).allocate();
+    coded_count_[layer] = h.coded_end;
+    const std::size_t behind = pools_.shapes()[layer].window + slack_,
+                      dead = tokens > behind ? (tokens - behind) / kPageTokens : 0;
+    if (pools_.shapes()[layer].window &&
+        (h.raw_begin > std::max(dead, only_coded(format(), tokens)) || h.coded_begin > dead))
+      loaded_ = tokens;
+  }
+  stored_ = tokens;
+}
+
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
-    for (const std::byte* page : pages_[layer])
-      if (page) total += pools_.shapes()[layer].page_bytes();
-    for (const std::byte* page : coded_[layer])
-      if (page) total += pools_.coded_pool(layer).page_bytes();
-  }
+  for (const auto* lists : {&pages_, &coded_})
+    for (const auto& list : *lists)
+      for (const PageRef& page : list)
+        if (page) total += page.bytes();
   return total;
 }
 

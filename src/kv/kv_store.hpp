@@ -40,15 +40,22 @@ private:
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
 };
 
+/// Pages of a layer that are there, [begin, end): in bf16, and coded.
+struct KvHeld {
+  std::size_t raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0;
+};
+
 class KvStore {
 public:
   /// `slack`: tokens behind a window that stay, so that truncate() can go back.
   KvStore(KvPools& pools, std::size_t slack);
-  ~KvStore();
-  KvStore(const KvStore&) = delete;
   KvStore& operator=(const KvStore&) = delete;
 
-  /// Makes room for tokens up to `tokens` in every layer, all or nothing. Throws OutOfBudget.
+  /// A store with the same tokens. Pages are shared; reserve() copies those that are about to be written to.
+  std::unique_ptr<KvStore> fork() const { return std::unique_ptr<KvStore>(new KvStore(*this)); }
+
+  /// Makes room for tokens from the length that trim() was told (0 before) up to `tokens` in every layer, all or
+  /// nothing. Throws OutOfBudget.
   void reserve(std::size_t tokens);
   /// Gives back pages past `tokens`, and pages behind the windows.
   void trim(std::size_t tokens) noexcept;
@@ -59,7 +66,11 @@ public:
   void forget_codes(std::size_t tokens) noexcept;
   /// Codes pages of a layer that are not yet among the first `pages`. Tokens up to the end of those are stored.
   void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
+  /// The same for all layers after a call. REQUIRES: KvFormat::late().
+  void encode_late(ThreadPool& pool, std::size_t pages);
 
+  const KvFormat& format() const { return pools_.format(); }
+  const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
   bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
 
@@ -78,18 +89,37 @@ public:
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
-  const KvFormat& format() const { return pools_.format(); }
+  /// Of its pages, shared ones too.
   Bytes memory_bytes() const;
 
+  KvHeld held(std::size_t layer) const;
+  /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, then those that are coded.
+  template <class F>
+  void each_page(std::size_t layer, F&& f) const {
+    const KvHeld h = held(layer);
+    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) f(bytes_of(pages_[layer][page], raw_bytes(layer)));
+    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
+      f(bytes_of(coded_[layer][page], format().page_bytes(layer)));
+  }
+  /// Whether a store with `tokens` tokens can go on from these pages.
+  bool can_hold(std::size_t layer, std::size_t tokens, const KvHeld& held) const;
+  /// Gets such pages for `tokens` tokens; the caller fills them. REQUIRES: empty, can_hold(). Throws OutOfBudget.
+  void hold(std::size_t tokens, std::span<const KvHeld> layers);
+
 private:
+  KvStore(const KvStore&) = default;
+  static std::span<std::byte> bytes_of(const PageRef& page, std::size_t bytes) { return {page.data(), bytes}; }
+  std::size_t raw_bytes(std::size_t layer) const { return pools_.shapes()[layer].page_bytes(); }
+  void encode_page(std::size_t layer, std::size_t page, KvSide side);
   void drop_pages(std::size_t keep) noexcept;
-  void free_coded(std::size_t layer, std::byte*& page) noexcept;
 
   KvPools& pools_;
   std::size_t slack_;
-  std::vector<std::vector<std::byte*>> pages_;  ///< [layer][page]; null: given back
-  std::vector<std::vector<std::byte*>> coded_;  ///< the same
-  std::vector<std::size_t> coded_count_;        ///< of each layer: pages that are filled in coded_
+  std::size_t stored_ = 0;                   ///< tokens; what follows them may be written
+  std::size_t loaded_ = 0;                   ///< tokens that hold() got, when behind windows no slack came with them
+  std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
+  std::vector<std::vector<PageRef>> coded_;  ///< the same
+  std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_
 };
 
 }  // namespace snug

@@ -1,35 +1,80 @@
 #pragma once
-/// Memory for KV pages of one size: slabs charged to the ledger, pages handed out from a free list.
+/// Memory for KV pages of one size: slabs charged to the ledger, pages handed out as handles that may be shared
+/// (PagedAttention, arXiv 2309.06180). Not thread-safe.
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.hpp"
 
 namespace snug {
 
+class PagePool;
+
+/// Pages of one mapping; it goes back to the system when all of them are free.
+struct PageSlab {
+  PagePool* pool;
+  Buffer memory;
+  std::vector<std::uint32_t> references;  ///< to each page
+  std::vector<std::uint32_t> free;        ///< pages
+
+  std::size_t index(const std::byte* page) const;
+};
+
+/// A page, or none. Copies share it; the last one gives it back. What several have must not be written to.
+class PageRef {
+public:
+  PageRef() = default;
+  PageRef(const PageRef& other) noexcept;
+  PageRef(PageRef&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), slab_(std::exchange(other.slab_, nullptr)) {}
+  PageRef& operator=(PageRef other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(slab_, other.slab_);
+    return *this;
+  }
+  ~PageRef();
+
+  std::byte* data() const { return data_; }
+  explicit operator bool() const { return data_ != nullptr; }
+  bool shared() const;
+  std::size_t bytes() const;
+
+private:
+  friend class PagePool;
+  PageRef(std::byte* data, PageSlab* slab) : data_(data), slab_(slab) {}
+
+  std::byte* data_ = nullptr;
+  PageSlab* slab_ = nullptr;
+};
+
 class PagePool {
 public:
   PagePool(Ledger& ledger, std::size_t page_bytes);
+  PagePool(const PagePool&) = delete;
+  PagePool& operator=(const PagePool&) = delete;
 
-  /// A page of page_bytes(), 64-byte aligned, contents unspecified but finite as bf16. Throws OutOfBudget.
-  std::byte* allocate();
-  void free(std::byte* page) noexcept;
+  /// A page of page_bytes(), 64-byte aligned: zeros, or what a page of this pool held before. Throws OutOfBudget.
+  PageRef allocate();
   std::size_t page_bytes() const { return page_bytes_; }
   /// What the pool grows by.
   std::size_t slab_bytes() const { return slab_pages_ * page_bytes_; }
 
 private:
-  /// Pages of one mapping; it goes back to the system when all of them are free.
-  struct Slab {
-    Buffer memory;
-    std::vector<std::byte*> free;
-    std::size_t used = 0;
-  };
+  friend class PageRef;
+  /// Of each slab: its free pages, and itself.
+  using Key = std::pair<std::size_t, PageSlab*>;
+  using Slabs = std::map<Key, std::unique_ptr<PageSlab>>;
+  void free(PageSlab& slab, std::size_t page) noexcept;
+  void move_to(Slabs::iterator slab, std::size_t free_pages) noexcept;
 
   Ledger& ledger_;
   std::size_t page_bytes_, slab_pages_;
-  std::vector<Slab> slabs_;
+  Slabs slabs_;
 };
 
 }  // namespace snug

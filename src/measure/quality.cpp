@@ -25,17 +25,19 @@ void run_window(Model& model, const std::vector<TokenId>& window, std::size_t fi
   const std::size_t vocab = model.config().vocab_size;
   const auto sequence = model.new_sequence(window.size());
   std::vector<float> logits;
-  for (std::size_t at = 0; at < window.size(); at += chunk) {
+  for (std::size_t at = 0; at < window.size();) {
     std::vector<Row> rows;
     std::size_t wanted = 0;
-    for (std::size_t i = at; i < std::min(window.size(), at + chunk); ++i) {
+    const std::size_t end = std::min(window.size(), at + std::min(chunk, model.most_rows(*sequence)));
+    for (std::size_t i = at; i < end; ++i) {
       rows.push_back({window[i], sequence.get(), i >= first});
       wanted += i >= first;
     }
     logits.resize(wanted * vocab);
     model.forward(rows, logits);
     for (std::size_t i = 0; i < wanted; ++i)
-      on_logits(at + rows.size() - wanted + i, std::span<const float>(logits.data() + i * vocab, vocab));
+      on_logits(end - wanted + i, std::span<const float>(logits.data() + i * vocab, vocab));
+    at = end;
   }
 }
 

@@ -5,7 +5,8 @@
 
 namespace snug {
 
-RecurrentState::RecurrentState(Ledger& ledger, const ModelConfig& config) : size_(config.delta.state_size()) {
+RecurrentState::RecurrentState(Ledger& ledger, const ModelConfig& config)
+    : ledger_(ledger), config_(config), size_(config.delta.state_size()) {
   for (const LayerConfig& layer : config.layers) {
     index_.push_back(layers_);
     if (layer.kind == LayerKind::delta_net) ++layers_;
@@ -17,6 +18,13 @@ RecurrentState::RecurrentState(Ledger& ledger, const ModelConfig& config) : size
 void RecurrentState::clear() {
   current_ = 0;
   std::fill_n(memory_.as<float>(), layers_ * size_, 0.0f);
+}
+
+std::unique_ptr<RecurrentState> RecurrentState::copy() const {
+  auto result = std::make_unique<RecurrentState>(ledger_, config_);
+  std::copy_n(memory_.as<float>(), 2 * layers_ * size_, result->memory_.as<float>());
+  result->current_ = current_;
+  return result;
 }
 
 float* RecurrentState::at(std::size_t layer, unsigned which) const {

@@ -2,6 +2,7 @@
 /// Gated delta rule layers (Gated DeltaNet, arXiv 2412.06464; qwen3-next, qwen3.5): a causal convolution, then per head
 /// a matrix of constant size that forgets, is corrected and is read once per token.
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,11 +22,19 @@ public:
   /// Takes the last call back (once).
   void step_back() { current_ = 1 - current_; }
   void clear();
+  /// What the next call reads, of all layers: the whole state but for taking the last call back.
+  std::span<std::byte> bytes() const {
+    return std::as_writable_bytes(std::span(memory_.as<float>() + current_ * layers_ * size_, layers_ * size_));
+  }
+  /// Throws OutOfBudget.
+  std::unique_ptr<RecurrentState> copy() const;
   Bytes memory_bytes() const { return memory_.size(); }
 
 private:
   float* at(std::size_t layer, unsigned which) const;
 
+  Ledger& ledger_;
+  const ModelConfig& config_;
   std::vector<std::size_t> index_;  ///< of each layer among the recurrent ones
   std::size_t size_ = 0, layers_ = 0;
   unsigned current_ = 0;

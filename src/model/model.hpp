@@ -1,6 +1,7 @@
 #pragma once
 /// A model ready to run: configuration, tokenizer, weights and the forward pass.
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
@@ -12,7 +13,7 @@
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
-#include "kv/kv_codec.hpp"
+#include "kv/kv_file.hpp"
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
@@ -86,6 +87,8 @@ public:
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const GgufFile& file() const = 0;
   virtual std::size_t max_rows() const = 0;
+  /// Rows of one sequence that a call may hold now.
+  std::size_t most_rows(const Sequence& sequence) const { return std::min(max_rows(), sequence.most_rows()); }
   /// Of the KV cache of one sequence of so many tokens.
   virtual Bytes kv_bytes(std::size_t tokens) const = 0;
   /// Of weights that are read from the disk for each pass, since loading or the last resize().
@@ -107,11 +110,22 @@ public:
   /// An empty sequence of at most `max_tokens` tokens; memory is committed as it grows.
   virtual std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) = 0;
 
-  /// Processes rows (1..max_rows, of any number of sequences) and appends them to their sequences. Logits of the rows
-  /// that want them are written to `logits` in row order: f32[wanted][config().vocab_size].
-  /// Bit-identical however rows are split over calls, batches and threads (with sparse_ffn: for the same split).
-  /// Throws Error when a token id is out of range or a sequence is full, OutOfBudget when its KV cannot grow: nothing
-  /// has changed then.
+  /// Writes a sequence, whose tokens are `tokens`, to a file (kv/kv_file.hpp). Throws IoError.
+  virtual void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const = 0;
+  /// Goes on with a saved one, of at most `max_tokens` tokens; `tokens` become those that it has. Throws IoError,
+  /// FormatError: of another model, kept another way, or damaged; OutOfBudget.
+  virtual std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
+                                                  std::vector<TokenId>& tokens) = 0;
+  /// Of the KvFormat.
+  virtual const std::string& kv_name() const = 0;
+  /// Whether load_sequence() would do, as far as a file's head says.
+  virtual bool saved_here(const KvFile& file) const = 0;
+
+  /// Processes rows (1..max_rows, of any number of sequences, at most most_rows() of each) and appends them to their
+  /// sequences. Logits of the rows that want them are written to `logits` in row order:
+  /// f32[wanted][config().vocab_size]. Bit-identical however rows are split over calls, batches and threads (with
+  /// sparse_ffn: for the same split). Throws Error when a token id is out of range or a sequence is full, OutOfBudget
+  /// when its KV cannot grow: nothing has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;
 
   /// Changes the ledger's limit, and how much of the weights is in memory with it. May be called from another thread

@@ -2,6 +2,7 @@
 /// The state of one token sequence: attention KV and, for hybrid models, recurrent state.
 
 #include <cstddef>
+#include <memory>
 
 #include "base/units.hpp"
 
@@ -12,10 +13,15 @@ public:
   virtual ~Sequence() = default;
   virtual std::size_t length() const = 0;
   virtual std::size_t max_tokens() const = 0;
+  /// Most rows of it that the next forward call may hold (beside Model::max_rows).
+  virtual std::size_t most_rows() const = 0;
   /// Forgets the tokens from `length` on; returns the new length, which may be smaller (recurrent layers can only go
   /// back to the start of the last forward call or to 0, sliding-window layers at most max_rows tokens or to 0): the
   /// caller feeds the tokens in between again.
   virtual std::size_t truncate(std::size_t length) = 0;
+  /// A sequence with the same tokens that goes on by itself. KV pages are shared until one of the two writes to them;
+  /// recurrent state is copied. Throws OutOfBudget.
+  virtual std::unique_ptr<Sequence> fork() const = 0;
   virtual Bytes memory_bytes() const = 0;
 };
 

@@ -48,12 +48,23 @@ std::unique_ptr<Model> Model::load(const std::string& path, Ledger& ledger, Thre
 
 TransformerSequence::TransformerSequence(Ledger& ledger, KvPools& pools, const ModelConfig& config,
                                          std::size_t max_tokens, std::size_t slack)
-    : kv(pools, slack), max_tokens_(max_tokens) {
+    : kv(std::make_unique<KvStore>(pools, slack)), max_tokens_(max_tokens) {
   if (config.state_bytes() > 0) recurrent = std::make_unique<RecurrentState>(ledger, config);
 }
 
+TransformerSequence::TransformerSequence(const TransformerSequence& other)
+    : kv(other.kv->fork()),
+      recurrent(other.recurrent ? other.recurrent->copy() : nullptr),
+      length_(other.length_),
+      max_tokens_(other.max_tokens_),
+      last_start_(other.last_start_) {}
+
+std::unique_ptr<Sequence> TransformerSequence::fork() const {
+  return std::unique_ptr<Sequence>(new TransformerSequence(*this));
+}
+
 Bytes TransformerSequence::memory_bytes() const {
-  return kv.memory_bytes() + (recurrent ? recurrent->memory_bytes() : 0);
+  return kv->memory_bytes() + (recurrent ? recurrent->memory_bytes() : 0);
 }
 
 std::size_t TransformerSequence::truncate(std::size_t length) {
@@ -69,17 +80,23 @@ std::size_t TransformerSequence::truncate(std::size_t length) {
     }
     last_start_ = 0;
   }
-  length_ = length >= kv.oldest_restorable(length_) ? length : 0;
+  length_ = length >= kv->oldest_restorable(length_) ? length : 0;
   if (recurrent && length_ == 0) recurrent->clear();
-  kv.trim(length_);
+  kv->trim(length_);
   return length_;
+}
+
+void TransformerSequence::load(const KvFile& file, std::uint64_t model) {
+  file.load(model, *kv, recurrent ? recurrent->bytes() : std::span<std::byte>());
+  length_ = file.tokens().size();
+  last_start_ = 0;
 }
 
 void TransformerSequence::advance(std::size_t tokens) {
   last_start_ = length_;
   length_ += tokens;
   if (recurrent) recurrent->advance();
-  kv.trim(length_);
+  kv->trim(length_);
 }
 
 Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelOptions options)
@@ -107,7 +124,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
   KvFormat format;
   if (options_.kv.coded() || options_.kv_format) {
-    const auto known = config_.kv_model(file_.path(), model_fingerprint(file_));
+    const auto known = config_.kv_model(file_.path(), fingerprint());
     format = options_.kv_format ? options_.kv_format(known) : make_kv_format(options_.kv, known);
   }
   pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format));
@@ -253,6 +270,35 @@ std::unique_ptr<Sequence> Transformer::new_sequence(std::size_t max_tokens) {
   return std::make_unique<TransformerSequence>(ledger_, *pools_, config_, max_tokens, options_.max_rows);
 }
 
+std::uint64_t Transformer::fingerprint() const {
+  if (fingerprint_ == 0) fingerprint_ = model_fingerprint(file_);
+  return fingerprint_;
+}
+
+void Transformer::save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const {
+  const auto& s = static_cast<const TransformerSequence&>(sequence);
+  assert(tokens.size() == s.length());
+  write_kv_file(path, fingerprint(), tokens, *s.kv, s.recurrent ? s.recurrent->bytes() : std::span<const std::byte>());
+}
+
+std::unique_ptr<Sequence> Transformer::load_sequence(const std::string& path, std::size_t max_tokens,
+                                                     std::vector<TokenId>& tokens) {
+  const KvFile file = KvFile::open(path);
+  if (file.tokens().size() > max_tokens)
+    fail("{}: its {} tokens do not fit into the context of {}", path, file.tokens().size(), max_tokens);
+  for (const TokenId token : file.tokens())
+    if (token < 0 || static_cast<std::uint32_t>(token) >= config_.vocab_size)
+      fail<FormatError>("{}: token {} is outside the vocabulary", path, token);
+  auto sequence = std::make_unique<TransformerSequence>(ledger_, *pools_, config_, max_tokens, options_.max_rows);
+  sequence->load(file, fingerprint());
+  tokens = file.tokens();
+  return sequence;
+}
+
+bool Transformer::saved_here(const KvFile& file) const {
+  return file.model() == fingerprint() && file.format() == pools_->format().name;
+}
+
 std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
   if (rows.empty() || rows.size() > options_.max_rows)
     fail("a forward call takes 1 to {} rows, not {}", options_.max_rows, rows.size());
@@ -265,10 +311,12 @@ std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {
     if (seen.empty() || seen.back() != sequence) {
       assert(std::find(seen.begin(), seen.end(), sequence) == seen.end() && "rows of a sequence stand together");
       seen.push_back(sequence);
-      runs.push_back({&sequence->kv, i, 0, sequence->length(), sequence->recurrent.get()});
+      runs.push_back({sequence->kv.get(), i, 0, sequence->length(), sequence->recurrent.get()});
     }
     if (runs.back().position + ++runs.back().count > sequence->max_tokens())
       fail("the context of {} tokens is full", sequence->max_tokens());
+    if (runs.back().count > sequence->most_rows())
+      fail("a forward call takes at most {} rows of this sequence now", sequence->most_rows());
   }
   for (const RowRun& run : runs) {
     run.kv->forget_codes(run.position);
@@ -372,6 +420,8 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
     stats_.weight_bytes += weights_.output.bytes();
   }
   source_.check_files();
+  if (pools_->format().late())
+    for (const RowRun& run : runs) run.kv->encode_late(pool_, (run.position + run.count) / kPageTokens);
   for (const RowRun& run : runs) static_cast<TransformerSequence*>(rows[run.row].sequence)->advance(run.count);
   return stats_;
 }

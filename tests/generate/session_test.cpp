@@ -92,6 +92,125 @@ TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
   }
 }
 
+/// A codec whose pages are coded after the call.
+class Late final : public KvCodec {
+public:
+  explicit Late(std::shared_ptr<const KvCodec> codec) : codec_(std::move(codec)) {}
+  std::size_t page_bytes(std::size_t layer) const override { return codec_->page_bytes(layer); }
+  void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
+    codec_->encode(place, heads, page);
+  }
+  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
+    codec_->decode(place, head, page, tiles);
+  }
+  bool late() const override { return true; }
+
+private:
+  std::shared_ptr<const KvCodec> codec_;
+};
+
+TEST(SessionTest, PagesCodedAfterTheCallAreSeenByTheSameRows) {
+  const std::string file = tiny_model({.context = 1024}),
+                    prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
+  for (const std::size_t rows : {512u, 1u, 130u, 64u}) {
+    const auto run = [&](bool late) {
+      Ledger ledger(Ledger::kUnlimited);
+      ThreadPool pool(2);
+      ModelOptions options{.max_rows = rows, .context = 1024};
+      options.kv_format = [&](std::shared_ptr<const KvModel> known) {
+        KvFormat format = make_kv_format(parse_kv_choice("q4"), std::move(known));
+        if (late) format = {"late", std::make_shared<Late>(format.keys), format.values};
+        return format;
+      };
+      Transformer model(parse(file), ledger, pool, options);
+      if (late && rows == 512) {
+        const auto sequence = model.new_sequence(1024);
+        const std::vector<Row> many(3 * kPageTokens + 1, Row{0, sequence.get(), false});
+        EXPECT_EQ(model.most_rows(*sequence), many.size() - 1);
+        EXPECT_THROW(model.forward(many, {}), Error);
+      }
+      return answer(model, prompt, 150, 1024, rows == 130 ? 5 : 0).hash;
+    };
+    EXPECT_EQ(run(true), run(false)) << rows;
+  }
+}
+
+/// Logits of the last of `tokens`, fed one by one or at once.
+std::vector<float> feed(Model& model, Sequence& sequence, std::span<const TokenId> tokens) {
+  std::vector<float> logits(model.config().vocab_size);
+  for (const TokenId token : tokens) {
+    const Row row{token, &sequence, true};
+    model.forward({&row, 1}, logits);
+  }
+  return logits;
+}
+
+TEST(SessionTest, AForkGoesOnAsIfItHadBeenFedFromTheStart) {
+  for (const bool hybrid : {false, true})
+    for (const KvMethod& method : kv_methods()) {
+      SCOPED_TRACE(method.name);
+      Ledger ledger(Ledger::kUnlimited);
+      ThreadPool pool(2);
+      Transformer model(parse(tiny_model({.context = 1024, .hybrid = hybrid})), ledger, pool,
+                        ModelOptions{.max_rows = 64, .context = 1024, .kv = parse_kv_choice(method.name)});
+      std::vector<TokenId> common = model.tokenizer().encode(kPrompt + kPrompt + kPrompt + kPrompt + kPrompt),
+                           ends[] = {model.tokenizer().encode(kPrompt), model.tokenizer().encode("something else")};
+      Session session(model, 1024, greedy());
+      session.prompt(common);
+      const auto other = session.fork();
+      GenerateOptions options;
+      options.max_tokens = 100;
+      options.ignore_end = true;
+      const auto from_start = [&](const std::vector<TokenId>& end) {
+        Session alone(model, 1024, greedy());
+        std::vector<TokenId> all = common;
+        all.insert(all.end(), end.begin(), end.end());
+        alone.prompt(all);
+        return alone.generate(options, nullptr).tokens;
+      };
+      for (const auto& [forked, end] : {std::pair{&session, &ends[0]}, std::pair{other.get(), &ends[1]}}) {
+        std::vector<TokenId> all = common;
+        all.insert(all.end(), end->begin(), end->end());
+        forked->prompt(all);
+        EXPECT_EQ(forked->generate(options, nullptr).tokens, from_start(*end));
+      }
+    }
+}
+
+TEST(SessionTest, ForksDecodeInOneBatch) {
+  for (const bool hybrid : {false, true})
+    for (const KvMethod& method : kv_methods()) {
+      SCOPED_TRACE(method.name);
+      Ledger ledger(Ledger::kUnlimited);
+      ThreadPool pool(2);
+      Transformer model(parse(tiny_model({.context = 512, .hybrid = hybrid})), ledger, pool,
+                        ModelOptions{.max_rows = 64, .context = 512, .kv = parse_kv_choice(method.name)});
+      std::vector<TokenId> common;
+      for (int i = 0; i < 250; ++i) common.push_back(i * 7 % 200);
+      const auto root = model.new_sequence(512);
+      feed(model, *root, common);
+      std::unique_ptr<Sequence> forks[] = {root->fork(), root->fork(), root->fork()};
+      const std::size_t vocab = model.config().vocab_size;
+      std::vector<float> logits(3 * vocab);
+      std::vector<TokenId> fed[3];
+      for (int step = 0; step < 12; ++step) {
+        std::vector<Row> rows;
+        for (int f = 0; f < 3; ++f) {
+          fed[f].push_back((step * 31 + f * 50) % 200);
+          rows.push_back({fed[f].back(), forks[f].get(), true});
+        }
+        model.forward(rows, logits);
+      }
+      for (std::size_t f = 0; f < 3; ++f) {
+        std::vector<TokenId> all = common;
+        all.insert(all.end(), fed[f].begin(), fed[f].end());
+        const auto alone = model.new_sequence(512);
+        EXPECT_TRUE(std::ranges::equal(feed(model, *alone, all), std::span(logits).subspan(f * vocab, vocab)));
+      }
+      EXPECT_EQ(root->length(), 250u);
+    }
+}
+
 void write_pack_of(const std::string& path, ThreadPool& pool) {
   Ledger ledger(Ledger::kUnlimited);
   const auto model = Model::load(path, ledger, pool, {.load_weights = false});

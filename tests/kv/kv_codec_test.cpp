@@ -24,11 +24,14 @@ KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
 /// Feeds `tokens` tokens in calls of `rows`, as a model does.
 void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from, std::size_t tokens,
           std::size_t rows) {
-  for (std::size_t at = from; at < tokens; at += rows) {
-    const std::size_t end = std::min(tokens, at + rows);
+  const KvFormat& format = store.format();
+  for (std::size_t at = from, end; at < tokens; at = end) {
+    end = std::min(tokens, at + std::min(rows, format.most_rows(at)));
     store.forget_codes(at);
     store.reserve(end);
-    for (std::size_t layer = 0; layer < layers; ++layer) store.encode(pool, layer, KvFormat::coded_pages(end - 1));
+    if (format.late()) store.encode_late(pool, end / kPageTokens);
+    for (std::size_t layer = 0; layer < layers && !format.late(); ++layer)
+      store.encode(pool, layer, KvFormat::coded_pages(end - 1));
     store.trim(end);
   }
 }

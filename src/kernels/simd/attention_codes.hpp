@@ -56,8 +56,7 @@ void multiply_codes(const CodeArgs& args) {
 #pragma GCC unroll 16
       for (std::size_t q = 0; q < Q; ++q)
 #pragma GCC unroll 2
-        for (std::size_t t = 0; t < T; ++t)
-          acc[q][t] = dot_words(acc[q][t], code[t], x + q * kCodedDepth + 2 * pair);
+        for (std::size_t t = 0; t < T; ++t) acc[q][t] = dot_words(acc[q][t], code[t], x + q * kCodedDepth + 2 * pair);
     }
   }
 #pragma GCC unroll 16
@@ -82,7 +81,10 @@ inline constexpr auto kCodeTable = code_functions<kBits>(std::make_index_sequenc
 
 inline CodeFunction code_function(std::size_t bits, std::size_t queries, std::size_t columns) {
   const std::size_t at = (queries - 1) * kCodeColumns + columns - 1;
-  return bits == 1 ? kCodeTable<1>[at] : bits == 2 ? kCodeTable<2>[at] : bits == 4 ? kCodeTable<4>[at] : kCodeTable<8>[at];
+  return bits == 1   ? kCodeTable<1>[at]
+         : bits == 2 ? kCodeTable<2>[at]
+         : bits == 4 ? kCodeTable<4>[at]
+                     : kCodeTable<8>[at];
 }
 
 /// x of one query times a group's scales, as integers; `depth` lines.
@@ -123,17 +125,17 @@ inline void multiply_page(const std::byte* page, const KvCodes& codes, std::size
   for (std::size_t first = 0; first < codes.columns; first += codes.group) {
     load_heads(page, codes, first / codes.group, line, depth, scratch);
     for (std::size_t q = 0; q < count; ++q)
-      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, scratch.x + q * kCodedDepth,
-                  scratch.factor[q], scratch.base[q]);
+      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, scratch.x + q * kCodedDepth, scratch.factor[q],
+                  scratch.base[q]);
     const std::size_t last = first + codes.group < codes.columns ? first + codes.group : codes.columns;
     for (std::size_t column = first, step; column < last; column += step) {
       step = last - column < kCodeColumns ? last - column : kCodeColumns;
       for (std::size_t q = 0, n; q < count; q += n) {
         n = count - q < kCodeQueries ? count - q : kCodeQueries;
-        code_function(codes.bits, n, step)({page + codes.column_offset(column) + line / unit_lines * KvCodes::kUnitBytes,
-                                            codes.column_bytes(), units, scratch.x + q * kCodedDepth,
-                                            scratch.factor + q, scratch.base + q,
-                                            out + q * out_stride + 16 * column, out_stride, add});
+        code_function(codes.bits, n,
+                      step)({page + codes.column_offset(column) + line / unit_lines * KvCodes::kUnitBytes,
+                             codes.column_bytes(), units, scratch.x + q * kCodedDepth, scratch.factor + q,
+                             scratch.base + q, out + q * out_stride + 16 * column, out_stride, add});
       }
     }
   }

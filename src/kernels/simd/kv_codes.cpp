@@ -86,38 +86,82 @@ void unpack_page(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
   }
 }
 
-/// The nearest bf16 that is not below (`up`) or not above x.
-bf16_t outward_bf16(float x, bool up) {
+bf16_t nearest_bf16(float x) {
   std::uint32_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
-  const bool away = (bits >> 31) != (up ? 1u : 0u);  // from zero
-  if (away && (bits & 0xffffu)) bits += 0x10000u;
-  return static_cast<bf16_t>(bits >> 16);
+  return static_cast<bf16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+/// Of the two lines of a pair.
+struct Spans {
+  float low[2], high[2];
+};
+
+/// f(16 values of the pair, lines alternating) for all of a group.
+template <class F>
+void for_each_vector(const bf16_t* tiles, const KvCodes& c, std::size_t columns, F&& f) {
+  for (std::size_t column = 0; column < columns; ++column)
+    for (std::size_t half = 0; half < 2; ++half) f(load_bf16(tiles + column * c.column_stride + 16 * half));
+}
+
+/// Folds every second lane.
+template <class F>
+void fold_lines(F32x16 v, F&& f, float* out) {
+  alignas(64) float lanes[16];
+  store(lanes, v);
+  for (std::size_t line = 0; line < 2; ++line) {
+    out[line] = lanes[line];
+    for (std::size_t i = line + 2; i < 16; i += 2) out[line] = f(out[line], lanes[i]);
+  }
+}
+
+Spans extremes(const bf16_t* tiles, const KvCodes& c, std::size_t columns) {
+  F32x16 low = load_bf16(tiles), high = low;
+  for_each_vector(tiles, c, columns, [&](F32x16 x) {
+    low = min(low, x);
+    high = max(high, x);
+  });
+  Spans spans;
+  fold_lines(low, [](float a, float b) { return a < b ? a : b; }, spans.low);
+  fold_lines(high, [](float a, float b) { return a > b ? a : b; }, spans.high);
+  return spans;
+}
+
+/// The means of a line's values below and from their mean on.
+Spans half_means(const bf16_t* tiles, const KvCodes& c, std::size_t columns) {
+  const auto plus = [](float a, float b) { return a + b; };
+  const auto n = static_cast<float>(columns * 16);
+  F32x16 sum = zero(), low = zero(), below = zero();
+  for_each_vector(tiles, c, columns, [&](F32x16 x) { sum = add(sum, x); });
+  float all[2], low_sum[2], low_count[2];
+  fold_lines(sum, plus, all);
+  const F32x16 middle = alternate(all[0] / n, all[1] / n);
+  for_each_vector(tiles, c, columns, [&](F32x16 x) {
+    const Mask16 is_low = less(x, middle);
+    low = add(low, select(is_low, x, zero()));
+    below = add(below, select(is_low, set1(1.0f), zero()));
+  });
+  fold_lines(low, plus, low_sum);
+  fold_lines(below, plus, low_count);
+  Spans spans;
+  for (std::size_t line = 0; line < 2; ++line) {
+    const bool even = low_count[line] == 0 || low_count[line] == n;
+    spans.low[line] = even ? all[line] / n : low_sum[line] / low_count[line];
+    spans.high[line] = even ? all[line] / n : (all[line] - low_sum[line]) / (n - low_count[line]);
+  }
+  return spans;
 }
 
 /// Codes of one pair of lines in `columns` columns; `units` is the pair's unit in the first of them.
 void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::size_t shift, bf16_t* scales,
                bf16_t* leasts, std::byte* units) {
   const auto levels = static_cast<float>((1u << c.bits) - 1);
-  F32x16 low = load_bf16(tiles), high = low;
-  for (std::size_t column = 0; column < columns; ++column)
-    for (std::size_t half = 0; half < 2; ++half) {
-      const F32x16 x = load_bf16(tiles + column * c.column_stride + 16 * half);
-      low = min(low, x);
-      high = max(high, x);
-    }
-  alignas(64) float lows[16], highs[16];
-  store(lows, low);
-  store(highs, high);
+  const Spans spans = c.half_means ? half_means(tiles, c, columns) : extremes(tiles, c, columns);
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
-    for (std::size_t i = line; i < 16; i += 2) {
-      lows[line] = lows[i] < lows[line] ? lows[i] : lows[line];
-      highs[line] = highs[i] > highs[line] ? highs[i] : highs[line];
-    }
-    leasts[line] = outward_bf16(lows[line], false);
+    leasts[line] = nearest_bf16(spans.low[line]);
     least[line] = from_bf16(leasts[line]);
-    scales[line] = outward_bf16((highs[line] - least[line]) / levels, true);
+    scales[line] = nearest_bf16((spans.high[line] - least[line]) / levels);
     const float scale = from_bf16(scales[line]);
     inverse[line] = scale > 0 ? 1.0f / scale : 0.0f;
   }
@@ -126,7 +170,7 @@ void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::
     alignas(64) std::int16_t codes[32];
     for (std::size_t half = 0; half < 2; ++half) {
       const F32x16 x = load_bf16(tiles + column * c.column_stride + 16 * half);
-      store_i16(codes + 16 * half, to_i32(min(mul(sub(x, from), factor), top)));
+      store_i16(codes + 16 * half, to_i32(max(zero(), min(mul(sub(x, from), factor), top))));
     }
     std::byte* unit = units + column * c.column_bytes();
     const U16x32 merged = load_vector<U16x32>(unit) | load_vector<U16x32>(codes)
