@@ -42,6 +42,15 @@ void merge(AttentionState& total, float* total_acc, const AttentionState& part, 
 void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
 void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
 
+void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
+void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);
+void rotate_lines(float* lines, const KvRotation& rotation, bool back);
+
+void keys_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
+void values_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
+void nearest_centroids(const float* lines, const float* centroids, const float* bias, std::size_t width,
+                       std::byte* codes);
+
 void causal_conv(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
 void delta_rule(const float* from, float* to, const DeltaStep& step, float* out);
 

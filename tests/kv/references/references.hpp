@@ -2,6 +2,7 @@
 /// The table of references: for a method of kv_methods() the slow, plain form of its paper that it is held against, in
 /// tests on made-up pages and by `kv_reference` on a model.
 
+#include "kv/references/coupled.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
 
@@ -20,7 +21,7 @@ inline constexpr KvReference kReferences[] = {
     {"kivi-4", integers<4, 32>},  //
     {"kivi-2", integers<2, 32>},  //
     {"group-1", group_bit},       //
-    {"int-1", integers<1, 64>},
+    {"int-1", integers<1, 64>},  {"cq-2", coupled_2}, {"cq-1", coupled_1},
 };
 
 }  // namespace snug::reference
