@@ -18,7 +18,7 @@ protected:
     const std::string name = keys ? "key" : "value";
     const auto mean = tables_.find(place.layer, name + ".mean"), down = tables_.find(place.layer, name + ".down"),
                up = tables_.find(place.layer, name + ".up");
-    const std::size_t channels = page.heads * page.dim, rank = channels / 2;
+    const std::size_t channels = page.heads * page.dim, rank = down.size() / channels;
     const KvRope& rope = model().ropes[place.layer];
     for (std::size_t token = 0; token < kPageTokens; ++token) {
       for (std::size_t head = 0; keys && head < page.heads; ++head)
