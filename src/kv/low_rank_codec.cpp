@@ -17,7 +17,7 @@ public:
     const std::string name = keys_ ? "key" : "value";
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
-      Layer layer{shape.kv_heads * shape.dim(side), low_rank(side, shape.kv_heads * shape.dim(side)), {}, {}, {}};
+      Layer layer{shape.kv_heads * shape.dim(side), low_rank(shape.kv_heads * shape.dim(side)), {}, {}, {}};
       const std::size_t c = layer.channels, r = layer.rank;
       if (c > 0) {
         const auto mean = tables.get(i, name + ".mean", c), down = tables.get(i, name + ".down", r * c),

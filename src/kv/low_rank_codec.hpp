@@ -19,10 +19,9 @@ std::unique_ptr<KvCodec> make_low_rank_codec(KvSide side, std::shared_ptr<const 
 /// token x becomes down (x - mean), and comes back as mean + up code. "value" alike.
 KvTables learn_low_rank(const KvLearning& from);
 
-/// Dimensions of the subspace: three quarters of the channels for values, which have less in common, and a quarter for
-/// keys, half in all.
-constexpr std::size_t low_rank(KvSide side, std::size_t channels) {
-  return side == KvSide::keys ? channels / 4 : channels / 4 * 3;
+/// Dimensions of the subspace.
+constexpr std::size_t low_rank(std::size_t channels) {
+  return channels / 2;
 }
 
 }  // namespace snug

@@ -64,9 +64,8 @@ struct Subspace {
 };
 
 /// `metric`: each head's L; empty: errors count alike.
-Subspace find_subspace(KvSide side, std::span<const bf16_t> samples, std::size_t channels,
-                       const std::vector<Matrix>& metric) {
-  const std::size_t c = channels, tokens = samples.size() / c, rank = low_rank(side, c);
+Subspace find_subspace(std::span<const bf16_t> samples, std::size_t channels, const std::vector<Matrix>& metric) {
+  const std::size_t c = channels, tokens = samples.size() / c, rank = low_rank(c);
   const std::size_t dim = metric.empty() ? c : c / metric.size();
   Subspace s;
   std::vector<double> sums(c);
@@ -124,12 +123,12 @@ KvTables learn_low_rank(const KvLearning& from) {
       const KvShape& shape = shapes[layer];
       const KvSamples::Layer& samples = from.samples.layers[layer];
       if (shape.kv_heads > 0 && job % 2 != 0)
-        found[job] = find_subspace(KvSide::values, samples.values, shape.kv_heads * shape.v_dim, {});
+        found[job] = find_subspace(samples.values, shape.kv_heads * shape.v_dim, {});
       if (shape.kv_heads > 0 && job % 2 == 0) {
         std::vector<Matrix> metric;
         for (std::size_t head = 0; head < shape.kv_heads; ++head)
           metric.push_back(factor(query_moments(from, layer, head), shape.k_dim));
-        found[job] = find_subspace(KvSide::keys, samples.keys, shape.kv_heads * shape.k_dim, metric);
+        found[job] = find_subspace(samples.keys, shape.kv_heads * shape.k_dim, metric);
       }
       const std::lock_guard lock(mutex);
       from.report(++done, found.size());
