@@ -117,6 +117,10 @@ struct KernelTable {
   /// Lines of keys, in place; `back`: the other way round.
   void (*rotate_lines)(float* lines, const KvRotation& rotation, bool back);
 
+  void (*from_bf16)(const bf16_t* x, std::size_t n, float* out);  ///< n a multiple of 16
+  /// out (f32[m][n]) += a (f32[m][k]) * b (f32[k][n]).
+  void (*add_product)(const float* a, const float* b, std::size_t m, std::size_t k, std::size_t n, float* out);
+
   // --- codes of coupled channels (kv_centroids.cpp) ---
   /// layout.page_bytes() of codes to the tiles of a page.
   void (*keys_of_centroids)(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);

@@ -7,7 +7,9 @@
 #include "format/hash.hpp"
 #include "kv/coupled_codec.hpp"
 #include "kv/integer_codec.hpp"
+#include "kv/low_rank_codec.hpp"
 #include "kv/plain_codec.hpp"
+#include "kv/sparse_codec.hpp"
 
 namespace snug {
 
@@ -37,6 +39,9 @@ constexpr KvMethod kMethods[] = {
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
     {"cq-2", "CQ: 4 channels share 8 bits, learned (snug calibrate)", coupled<4>, learn_coupled<4>},
     {"cq-1", "CQ: 8 channels share 8 bits, learned", coupled<8>, learn_coupled<8>},
+    {"cskv-50", "CSKV: half as many channels over all heads, learned", make_low_rank_codec, learn_low_rank},
+    {"csr-1", "CSR: 16 channels become an atom of a learned dictionary and a coefficient, 16 bits", make_sparse_codec,
+     learn_sparse},
 };
 
 }  // namespace

@@ -27,7 +27,8 @@ inline void learn_kv(std::string_view name, const KvModel& model) {
       (side == KvSide::keys ? layer.keys : layer.values) = memory.back();
     }
     std::vector<float> queries(std::size_t{shape.kv_heads} * shape.k_dim * shape.k_dim);
-    for (std::size_t i = 0; i < queries.size(); i += shape.k_dim + 1) queries[i] = 1.0f + static_cast<float>(i % 7);
+    for (std::size_t i = 0; i < std::size_t{shape.kv_heads} * shape.k_dim; ++i)
+      queries[i * shape.k_dim + i % shape.k_dim] = 1.0f + static_cast<float>(i % 7);
     moments.push_back(std::move(queries));
     layer.queries = moments.back();
     samples.layers.push_back(layer);

@@ -46,6 +46,9 @@ void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
 void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);
 void rotate_lines(float* lines, const KvRotation& rotation, bool back);
 
+void from_bf16(const bf16_t* x, std::size_t n, float* out);
+void add_product(const float* a, const float* b, std::size_t m, std::size_t k, std::size_t n, float* out);
+
 void keys_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
 void values_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
 void nearest_centroids(const float* lines, const float* centroids, const float* bias, std::size_t width,

@@ -59,4 +59,43 @@ void rotate_lines(float* lines, const KvRotation& r, bool back) {
   }
 }
 
+void from_bf16(const bf16_t* x, std::size_t n, float* out) {
+  for (std::size_t i = 0; i < n; i += 16) store(out + i, load_bf16(x + i));
+}
+
+void add_product(const float* a, const float* b, std::size_t m, std::size_t k, std::size_t n, float* out) {
+  // Blocks of 4 x 32 stay in registers; what is left goes by rows.
+  const std::size_t rows = m / 4 * 4, cols = n / 32 * 32;
+  for (std::size_t c = 0; c < cols; c += 32)
+    for (std::size_t r = 0; r < rows; r += 4) {
+      F32x16 sums[4][2];
+      SNUG_UNROLL(4)
+      for (std::size_t i = 0; i < 4; ++i) {
+        sums[i][0] = load(out + (r + i) * n + c);
+        sums[i][1] = load(out + (r + i) * n + c + 16);
+      }
+      for (std::size_t j = 0; j < k; ++j) {
+        const F32x16 low = load(b + j * n + c), high = load(b + j * n + c + 16);
+        SNUG_UNROLL(4)
+        for (std::size_t i = 0; i < 4; ++i) {
+          const F32x16 factor = set1(a[(r + i) * k + j]);
+          sums[i][0] = fma(factor, low, sums[i][0]);
+          sums[i][1] = fma(factor, high, sums[i][1]);
+        }
+      }
+      SNUG_UNROLL(4)
+      for (std::size_t i = 0; i < 4; ++i) {
+        store(out + (r + i) * n + c, sums[i][0]);
+        store(out + (r + i) * n + c + 16, sums[i][1]);
+      }
+    }
+  for (std::size_t r = 0; r < m; ++r)
+    for (std::size_t c = r < rows ? cols : 0; c < n; c += 16) {
+      const std::size_t lanes = n - c < 16 ? n - c : 16;
+      F32x16 sum = load_n(out + r * n + c, lanes);
+      for (std::size_t j = 0; j < k; ++j) sum = fma(set1(a[r * k + j]), load_n(b + j * n + c, lanes), sum);
+      store_n(out + r * n + c, lanes, sum);
+    }
+}
+
 }  // namespace snug::SNUG_ISA_NS

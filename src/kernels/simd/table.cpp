@@ -38,6 +38,8 @@ const KernelTable& table() {
                                  .tiles_to_lines = tiles_to_lines,
                                  .lines_to_tiles = lines_to_tiles,
                                  .rotate_lines = rotate_lines,
+                                 .from_bf16 = from_bf16,
+                                 .add_product = add_product,
                                  .keys_of_centroids = keys_of_centroids,
                                  .values_of_centroids = values_of_centroids,
                                  .nearest_centroids = nearest_centroids,

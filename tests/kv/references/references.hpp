@@ -5,6 +5,8 @@
 #include "kv/references/coupled.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
+#include "kv/references/low_rank.hpp"
+#include "kv/references/sparse.hpp"
 
 namespace snug::reference {
 
