@@ -103,6 +103,8 @@ struct KernelTable {
   /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes, clipped to none).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
+  /// n values, 32 at a time, times the 32 factors.
+  void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

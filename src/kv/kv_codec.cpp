@@ -4,6 +4,7 @@
 
 #include "base/error.hpp"
 #include "kv/integer_codec.hpp"
+#include "kv/minicache_codec.hpp"
 #include "kv/plain_codec.hpp"
 
 namespace snug {
@@ -22,6 +23,7 @@ constexpr KvMethod kMethods[] = {
     {"kivi-4", "KIVI: 4 bits, keys per channel, values per token, groups of 32", integers<4, 32>},
     {"kivi-2", "KIVI: 2 bits", integers<2, 32>},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
+    {"minicache", "MiniCache: pairs of layers in the upper half share directions, 16 bits", make_minicache_codec},
 };
 
 const KvMethod& find(std::string_view name) {
