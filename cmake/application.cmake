@@ -29,6 +29,11 @@ add_executable(same_answer bench/same_answer.cpp)
 target_link_libraries(same_answer PRIVATE snug_generate)
 snug_warnings(same_answer)
 
+add_executable(kv_reference bench/kv_reference.cpp)
+target_include_directories(kv_reference PRIVATE tests)
+target_link_libraries(kv_reference PRIVATE snug_measure)
+snug_warnings(kv_reference)
+
 add_executable(disk_read bench/disk_read.cpp)
 target_link_libraries(disk_read PRIVATE snug_plan)
 snug_warnings(disk_read)

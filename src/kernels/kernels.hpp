@@ -100,7 +100,7 @@ struct KernelTable {
                 std::size_t v_dim);
 
   // --- coded pages of keys or values (kv_codes.cpp) ---
-  /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes, clipped to none).
+  /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
   /// n values, 32 at a time, times the 32 factors.

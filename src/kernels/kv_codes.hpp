@@ -17,6 +17,8 @@ struct KvCodes {
   std::size_t pairs, vectors;  ///< the last group of a pair may be shorter
   /// Where vectors of a pair, and pairs, lie in the tiles (bf16 values).
   std::size_t vector_stride, pair_stride;
+  /// For 1 bit: the two values are the means of what lies below and above the group's mean, not its extremes.
+  bool half_means = false;
 
   static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16;
   constexpr std::size_t group_bytes(std::size_t group_vectors) const {

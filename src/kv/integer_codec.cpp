@@ -6,9 +6,12 @@ namespace {
 
 class IntegerCodec final : public KvCodec {
 public:
-  IntegerCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits, std::size_t group)
+  IntegerCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits, std::size_t group, bool half_means)
       : model_(std::move(model)) {
-    for (const KvShape& shape : model_->shapes) codes_.push_back(integer_page(side, shape.dim(side), bits, group));
+    for (const KvShape& shape : model_->shapes) {
+      codes_.push_back(integer_page(side, shape.dim(side), bits, group));
+      codes_.back().half_means = half_means;
+    }
   }
   std::size_t page_bytes(std::size_t layer) const override {
     return model_->shapes[layer].kv_heads * codes_[layer].bytes();
@@ -38,7 +41,11 @@ KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t
 
 std::unique_ptr<KvCodec> make_integer_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits,
                                             std::size_t group) {
-  return std::make_unique<IntegerCodec>(side, std::move(model), bits, group);
+  return std::make_unique<IntegerCodec>(side, std::move(model), bits, group, false);
+}
+
+std::unique_ptr<KvCodec> make_group_bit_codec(KvSide side, std::shared_ptr<const KvModel> model) {
+  return std::make_unique<IntegerCodec>(side, std::move(model), 1, 32, true);
 }
 
 }  // namespace snug

@@ -14,5 +14,8 @@ KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t
 
 std::unique_ptr<KvCodec> make_integer_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits,
                                             std::size_t group);
+/// One bit, keys per channel, values per token: each group of 32 has two levels, the means of its lower and its upper
+/// values, which outliers move far less than they move the extremes (after Visual KV, 1-bit group quantisation).
+std::unique_ptr<KvCodec> make_group_bit_codec(KvSide side, std::shared_ptr<const KvModel> model);
 
 }  // namespace snug

@@ -22,6 +22,7 @@ constexpr KvMethod kMethods[] = {
     {"q4", "4 bits, the same", integers<4, 64>},
     {"kivi-4", "KIVI: 4 bits, keys per channel, values per token, groups of 32", integers<4, 32>},
     {"kivi-2", "KIVI: 2 bits", integers<2, 32>},
+    {"group-1", "1 bit, groups of 32 of two levels: the means of the lower and the upper values", make_group_bit_codec},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
     {"minicache", "MiniCache: pairs of layers in the upper half share directions, 16 bits", make_minicache_codec},
 };

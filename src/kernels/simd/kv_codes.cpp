@@ -91,30 +91,58 @@ void unpack_page(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
   });
 }
 
-/// The nearest bf16 that is not below (`up`) or not above x.
-bf16_t outward_bf16(float x, bool up) {
+bf16_t nearest_bf16(float x) {
   std::uint32_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
-  const bool away = (bits >> 31) != (up ? 1u : 0u);  // from zero
-  if (away && (bits & 0xffffu)) bits += 0x10000u;
-  return static_cast<bf16_t>(bits >> 16);
+  return static_cast<bf16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, std::size_t bits, std::byte* out) {
+struct Span {
+  float low, high;
+};
+
+/// Of a line: every second value of its vectors.
+Span extremes(const bf16_t* line, std::size_t vectors, std::size_t stride) {
+  Span span{from_bf16(*line), from_bf16(*line)};
+  for (std::size_t v = 0; v < vectors; ++v)
+    for (std::size_t i = 0; i < 32; i += 2) {
+      const float x = from_bf16(line[v * stride + i]);
+      span.low = x < span.low ? x : span.low;
+      span.high = x > span.high ? x : span.high;
+    }
+  return span;
+}
+
+/// The means of a line's values below and from their mean on.
+Span half_means(const bf16_t* line, std::size_t vectors, std::size_t stride) {
+  float middle = 0, below = 0;
+  Span sums{0, 0};
+  const auto n = static_cast<float>(vectors * 16);
+  for (std::size_t v = 0; v < vectors; ++v)
+    for (std::size_t i = 0; i < 32; i += 2) middle += from_bf16(line[v * stride + i]);
+  middle /= n;
+  for (std::size_t v = 0; v < vectors; ++v)
+    for (std::size_t i = 0; i < 32; i += 2) {
+      const float x = from_bf16(line[v * stride + i]);
+      const bool low = x < middle;
+      below += low ? 1.0f : 0.0f;
+      (low ? sums.low : sums.high) += x;
+    }
+  if (below == 0 || below == n) return {middle, middle};
+  return {sums.low / below, sums.high / (n - below)};
+}
+
+void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, const KvCodes& codes, std::byte* out) {
+  const std::size_t bits = codes.bits;
   const auto levels = static_cast<float>((1u << bits) - 1);
   bf16_t head[4];
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
-    float low = from_bf16(tiles[line]), high = low;
-    for (std::size_t v = 0; v < vectors; ++v)
-      for (std::size_t i = line; i < 32; i += 2) {
-        const float x = from_bf16(tiles[v * stride + i]);
-        low = x < low ? x : low;
-        high = x > high ? x : high;
-      }
-    head[2 + line] = outward_bf16(low, false);
+    const Span span =
+        codes.half_means ? half_means(tiles + line, vectors, stride) : extremes(tiles + line, vectors, stride);
+    head[2 + line] = nearest_bf16(span.low);
     least[line] = from_bf16(head[2 + line]);
-    head[line] = outward_bf16((high - least[line]) / levels, true);
+    head[line] = nearest_bf16((span.high - least[line]) / levels);
     const float scale = from_bf16(head[line]);
     inverse[line] = scale > 0 ? 1.0f / scale : 0.0f;
   }
@@ -127,7 +155,7 @@ void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, st
     for (std::size_t i = 0; i < 16; ++i) {
       const float x = from_bf16(tiles[half / 2 * stride + half % 2 * 16 + i]);
       const float scaled = (x - least[i % 2]) * inverse[i % 2] + 0.5f;
-      const auto code = static_cast<std::uint32_t>(scaled < levels ? scaled : levels);
+      const auto code = static_cast<std::uint32_t>(scaled < levels ? scaled > 0 ? scaled : 0.0f : levels);
       units[half / per_unit * KvCodes::kUnitBytes + i] |= static_cast<std::uint8_t>(code << (half % per_unit * bits));
     }
 }
@@ -149,7 +177,7 @@ void unpack_kv(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
 
 void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* out) {
   for_each_group(out, codes, tiles, [&](std::byte* group, std::size_t vectors, const bf16_t* in) {
-    pack_group(in, vectors, codes.vector_stride, codes.bits, group);
+    pack_group(in, vectors, codes.vector_stride, codes, group);
   });
 }
 

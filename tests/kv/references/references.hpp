@@ -1,0 +1,26 @@
+#pragma once
+/// The table of references: for a method of kv_methods() the slow, plain form of its paper that it is held against, in
+/// tests on made-up pages and by `kv_reference` on a model.
+
+#include "kv/references/group_bit.hpp"
+#include "kv/references/integers.hpp"
+
+namespace snug::reference {
+
+struct KvReference {
+  std::string_view method;
+  std::unique_ptr<KvCodec> (*make)(KvSide side, std::shared_ptr<const KvModel> model);
+  /// What our squared error may be, as a share of the reference's, beside the rounding to bf16.
+  double slack = 1.02;
+};
+
+inline constexpr KvReference kReferences[] = {
+    {"q8", integers<8, 64>},      //
+    {"q4", integers<4, 64>},      //
+    {"kivi-4", integers<4, 32>},  //
+    {"kivi-2", integers<2, 32>},  //
+    {"group-1", group_bit},       //
+    {"int-1", integers<1, 64>},
+};
+
+}  // namespace snug::reference
