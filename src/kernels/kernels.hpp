@@ -105,6 +105,11 @@ struct KernelTable {
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
   /// n values, 32 at a time, times the 32 factors.
   void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
+  /// Lines out[outputs][64] = bias + weights[outputs][inputs] in[inputs][64]; outputs a multiple of 4 (kv_predict.cpp).
+  void (*predict_lines)(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs,
+                        const float* in, float* out);
+  /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64].
+  void (*add_line_codes)(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

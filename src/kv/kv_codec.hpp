@@ -52,9 +52,9 @@ public:
   virtual const KvCodes* codes(std::size_t) const { return nullptr; }
 
   /// Pages are coded after a forward call, when those of all layers are there, and not before their layer's attention.
-  virtual bool late() const { return coupled(); }
+  virtual bool late() const { return across_layers(); }
   /// What a page becomes depends on other layers: encode_layers() codes those of all layers, in place of encode().
-  virtual bool coupled() const { return false; }
+  virtual bool across_layers() const { return false; }
   virtual void encode_layers(const KvLayerPages&) const {}
   /// The layer whose coded page decode() needs beside this layer's; this one: none.
   virtual std::size_t lender(std::size_t layer) const { return layer; }

@@ -212,13 +212,13 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
   if (pages <= first) return;
   for (const KvSide side : {KvSide::keys, KvSide::values}) {
     const KvCodec& codec = side == KvSide::keys ? *format().keys : *format().values;
-    const std::size_t pieces = codec.coupled() ? 1 : layers;
+    const std::size_t pieces = codec.across_layers() ? 1 : layers;
     pool.parallel_for((pages - first) * pieces, 1, [&](std::size_t from, std::size_t to, unsigned) {
       std::vector<const bf16_t*> tiles(layers);
       std::vector<std::byte*> keys(layers), values(layers);
       for (std::size_t i = from; i < to; ++i) {
         const std::size_t page = first + i / pieces;
-        if (!codec.coupled()) {
+        if (!codec.across_layers()) {
           if (pools_.shapes()[i % layers].kv_heads > 0) encode_page(i % layers, page, side);
           continue;
         }

@@ -93,7 +93,7 @@ private:
   KvStore(const KvStore&) = default;
   /// A chain of layers, one decoded from the other in the same memory.
   struct Chain {
-    std::vector<PageRef> pages;                ///< of all heads as they are
+    std::vector<PageRef> pages;                  ///< of all heads as they are
     std::size_t layer = kNone, decoded = kNone;  ///< whose they are now; the first so many
   };
   static constexpr std::size_t kNone = ~std::size_t{0};

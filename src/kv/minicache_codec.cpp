@@ -32,7 +32,7 @@ public:
   std::size_t page_bytes(std::size_t layer) const override {
     return model_->shapes[layer].kv_heads * (upper(layer) ? upper_bytes(layer) : plain_bytes(layer));
   }
-  bool coupled() const override { return true; }
+  bool across_layers() const override { return true; }
   std::size_t lender(std::size_t layer) const override { return upper(layer) ? partners_[layer] : layer; }
   void encode(KvPlace, const bf16_t* const*, std::byte*) const override {}
 

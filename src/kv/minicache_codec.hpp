@@ -10,8 +10,8 @@
 
 namespace snug {
 
-inline constexpr float kMergeTowardsUpper = 0.6f;    ///< where on the arc between the two directions
-inline constexpr std::size_t kUnmergedTokens = 4;    ///< of a page of 64: the paper's 5%, rounded up
+inline constexpr float kMergeTowardsUpper = 0.6f;  ///< where on the arc between the two directions
+inline constexpr std::size_t kUnmergedTokens = 4;  ///< of a page of 64: the paper's 5%, rounded up
 
 /// Of each layer, the layer it is merged with; itself: none.
 std::vector<std::size_t> minicache_partners(const KvModel& model);

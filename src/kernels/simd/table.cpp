@@ -36,6 +36,8 @@ const KernelTable& table() {
                                  .unpack_kv = unpack_kv,
                                  .pack_kv = pack_kv,
                                  .scale_tile = scale_tile,
+                                 .predict_lines = predict_lines,
+                                 .add_line_codes = add_line_codes,
                                  .causal_conv = causal_conv,
                                  .delta_rule = delta_rule,
                                  .read_memory = read_memory,

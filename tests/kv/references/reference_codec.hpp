@@ -1,11 +1,12 @@
 #pragma once
-/// What slow, plain references of KV methods stand on: a codec whose coded page just keeps what the paper's method makes
-/// of the page (in bf16, as attention reads it), computed in f32 by straightforward loops.
+/// What slow, plain references of KV methods stand on: a codec whose coded page just keeps what the paper's method
+/// makes of the page (in bf16, as attention reads it), computed in f32 by straightforward loops.
 
 #include <cstring>
 #include <vector>
 
 #include "kv/kv_codec.hpp"
+#include "kv/tile_rows.hpp"
 
 namespace snug::reference {
 
@@ -26,19 +27,11 @@ struct PlainPage {
   std::size_t heads, dim;
   std::vector<float> values;
 
-  PlainPage(std::size_t head_count, std::size_t d)
-      : heads(head_count), dim(d), values(head_count * kPageTokens * d) {}
+  PlainPage(std::size_t head_count, std::size_t d) : heads(head_count), dim(d), values(head_count * kPageTokens * d) {}
   float& at(std::size_t head, std::size_t token, std::size_t d) {
     return values[(head * kPageTokens + token) * dim + d];
   }
 };
-
-/// Where a token's value lies in the tiles of one head's page.
-inline std::size_t tile_index(KvSide side, std::size_t token, std::size_t d, std::size_t dim) {
-  const std::size_t slot = token % kTileTokens;
-  return token / kTileTokens * kv_tile_values(dim) +
-         (side == KvSide::keys ? key_index(slot, d) : value_index(slot, d, dim));
-}
 
 class ReferenceCodec : public KvCodec {
 public:

@@ -4,6 +4,7 @@
 
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
+#include "kv/references/minicache.hpp"
 
 namespace snug::reference {
 
@@ -20,7 +21,8 @@ inline constexpr KvReference kReferences[] = {
     {"kivi-4", integers<4, 32>},  //
     {"kivi-2", integers<2, 32>},  //
     {"group-1", group_bit},       //
-    {"int-1", integers<1, 64>},
+    {"int-1", integers<1, 64>},   //
+    {"minicache", minicache},
 };
 
 }  // namespace snug::reference
