@@ -1,7 +1,7 @@
 #pragma once
 /// Lines of a page (f32[64 tokens] of a channel) in integers around zero: value = (code - (2^bits - 1) / 2) * scale.
-/// In memory a line is bf16 scale, then units of 16 bytes: byte i of a unit holds, from the lowest bits up, the codes of
-/// tokens i, 16 + i, ... of what the unit covers.
+/// In memory a line is bf16 scale, then units of 16 bytes: byte i of a unit holds, from the lowest bits up, the codes
+/// of tokens i, 16 + i, ... of what the unit covers.
 
 #include <cstddef>
 

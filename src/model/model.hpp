@@ -13,7 +13,7 @@
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
-#include "kv/kv_codec.hpp"
+#include "kv/kv_file.hpp"
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
@@ -75,6 +75,14 @@ struct ForwardStats {
 /// Sees a dense layer's block: x[rows][width] that goes in, hidden[rows][neurons] after the activation.
 using FfnObserver = std::function<void(std::size_t layer, std::size_t rows, const float* x, const float* hidden)>;
 
+/// What an attention layer computes for some rows, normalised, but before rotation and scaling: of row r at r * stride.
+struct KvRows {
+  std::size_t kv_layer, rows, stride;
+  const float* queries;        ///< [heads][k_dim]
+  const float *keys, *values;  ///< [kv_heads][k_dim or v_dim]; null when the layer attends to the KV of another
+};
+using KvObserver = std::function<void(const KvRows& rows)>;
+
 /// Not thread-safe but for resize(): one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
 public:
@@ -103,12 +111,25 @@ public:
                           const std::function<void(Bytes done, Bytes all)>& progress) const = 0;
   /// From now on `observer` sees what dense layers compute; empty: nothing is observed any more.
   virtual void observe_ffn(FfnObserver observer) = 0;
+  /// From now on `observer` sees what goes into the KV cache, and what asks for it; empty: nothing any more.
+  virtual void observe_kv(KvObserver observer) = 0;
   virtual SparseFfnStats sparse_ffn_stats() const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;
 
   /// An empty sequence of at most `max_tokens` tokens; memory is committed as it grows.
   virtual std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) = 0;
+
+  /// Writes a sequence, whose tokens are `tokens`, to a file (kv/kv_file.hpp). Throws IoError.
+  virtual void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const = 0;
+  /// Goes on with a saved one, of at most `max_tokens` tokens; `tokens` become those that it has. Throws IoError,
+  /// FormatError: of another model, kept another way, or damaged; OutOfBudget.
+  virtual std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
+                                                  std::vector<TokenId>& tokens) = 0;
+  /// Of the KvFormat.
+  virtual const std::string& kv_name() const = 0;
+  /// Whether load_sequence() would do, as far as a file's head says.
+  virtual bool saved_here(const KvFile& file) const = 0;
 
   /// Processes rows (1..max_rows, of any number of sequences, at most most_rows() of each) and appends them to their
   /// sequences. Logits of the rows that want them are written to `logits` in row order:

@@ -28,6 +28,8 @@ public:
   Bytes memory_bytes() const override;
 
   void advance(std::size_t tokens);
+  /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
+  void load(const KvFile& file, std::uint64_t model);
   std::unique_ptr<KvStore> kv;
   std::unique_ptr<RecurrentState> recurrent;  ///< of hybrid models
 
@@ -52,13 +54,20 @@ public:
   void record_routing(RoutingTrace* trace) override;
   void write_pack(const std::string& path, const std::function<void(Bytes done, Bytes all)>& progress) const override;
   void observe_ffn(FfnObserver observer) override { on_ffn_ = std::move(observer); }
+  void observe_kv(KvObserver observer) override { on_kv_ = std::move(observer); }
   SparseFfnStats sparse_ffn_stats() const override { return sparse_ ? sparse_->stats() : SparseFfnStats(); }
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
+  void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const override;
+  std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
+                                          std::vector<TokenId>& tokens) override;
+  const std::string& kv_name() const override { return pools_->format().name; }
+  bool saved_here(const KvFile& file) const override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
   void resize(Bytes budget) override;
 
 private:
+  std::uint64_t fingerprint() const;
   void open_sparse_ffn();
   void place_neurons(Bytes spare, Bytes most_spare);
   Bytes kv_room(std::size_t tokens) const;
@@ -112,9 +121,11 @@ private:
   std::unique_ptr<SparseFfn> sparse_;
   bool decoding_ = false;  ///< the call has one row: sparse blocks are for such calls
   FfnObserver on_ffn_;
+  KvObserver on_kv_;
   Products::Act act_;
   ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;
+  mutable std::uint64_t fingerprint_ = 0;  ///< of the model, once it is needed
 };
 
 }  // namespace snug

@@ -1,7 +1,7 @@
 #pragma once
 /// MiniCache (arXiv 2405.14366): from the middle of the model on, two layers of one kind at a time. Per head and token
-/// the two vectors become one direction, 0.6 of the way along the arc from the lower layer's to the upper's, times their
-/// own lengths; the 5% of a page's tokens (rounded up) whose directions are furthest apart stay as they are.
+/// the two vectors become one direction, 0.6 of the way along the arc from the lower layer's to the upper's, times
+/// their own lengths; the 5% of a page's tokens (rounded up) whose directions are furthest apart stay as they are.
 
 #include <algorithm>
 #include <cmath>
@@ -48,8 +48,7 @@ private:
       const double a_length = std::sqrt(aa), b_length = std::sqrt(bb);
       for (std::size_t d = 0; d < a.dim; ++d) {
         const double x = a.at(head, t, d) / a_length, y = b.at(head, t, d) / b_length;
-        const double direction =
-            sine < 1e-6 ? x : (std::sin(0.4 * between) * x + std::sin(0.6 * between) * y) / sine;
+        const double direction = sine < 1e-6 ? x : (std::sin(0.4 * between) * x + std::sin(0.6 * between) * y) / sine;
         a.at(head, t, d) = static_cast<float>(direction * a_length);
         b.at(head, t, d) = static_cast<float>(direction * b_length);
       }
