@@ -143,10 +143,10 @@ private:
 
 }  // namespace
 
-AquaShape::AquaShape(const KvModel& model, std::size_t layer, KvSide side)
-    : lowest(!layer_below(model.shapes, layer)) {
+AquaShape::AquaShape(const KvModel& model, std::size_t layer, KvSide side) : lowest(!layer_below(model.shapes, layer)) {
   const KvShape& shape = model.shapes[layer];
-  const std::size_t keys = std::size_t{shape.kv_heads} * shape.k_dim, values = std::size_t{shape.kv_heads} * shape.v_dim;
+  const std::size_t keys = std::size_t{shape.kv_heads} * shape.k_dim,
+                    values = std::size_t{shape.kv_heads} * shape.v_dim;
   outputs = side == KvSide::keys ? keys : values;
   key_inputs = side == KvSide::values || !lowest ? keys : 0;
   value_inputs = side == KvSide::values && !lowest ? values : 0;

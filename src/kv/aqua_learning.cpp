@@ -89,8 +89,7 @@ Map regress(const Channels& in, const Channels& out, ThreadPool& pool) {
   });
   double trace = 0;
   for (std::size_t i = 0; i < n; ++i) trace += moments[i * n + i];
-  for (std::size_t i = 0; i < n; ++i)
-    moments[i * n + i] += kRidge * trace / static_cast<double>(n) + 1e-12;
+  for (std::size_t i = 0; i < n; ++i) moments[i * n + i] += kRidge * trace / static_cast<double>(n) + 1e-12;
   factorise(moments, n);
   Map map{std::vector<float>(out.count * n), std::vector<float>(out.count)};
   pool.parallel_for(out.count, 1, [&](std::size_t from, std::size_t to, unsigned) {

@@ -290,12 +290,19 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     const std::size_t page = part * kPartPages + p;
     if (!coded_[layer][page]) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
-    if (chains_.empty()) {
-      decode_head(layer, head, page, KvSide::keys, keys);
-      decode_head(layer, head, page, KvSide::values, values);
-    } else {
+    if (!chains_.empty()) {
       keys = reinterpret_cast<bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) + head * shape.head_values();
       values = keys + kPageTiles * key_values;
+    } else {
+      const std::byte* at = coded_[layer][page].data();
+      if (const KvCodes* codes = format().keys->codes(layer))
+        out.key_pages[p] = at + head * codes->bytes();
+      else
+        decode_head(layer, head, page, KvSide::keys, keys);
+      if (const KvCodes* codes = format().values->codes(layer))
+        out.value_pages[p] = at + format().keys->page_bytes(layer) + head * codes->bytes();
+      else
+        decode_head(layer, head, page, KvSide::values, values);
     }
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;

@@ -1,7 +1,7 @@
 #pragma once
-/// AQUA-KV (arXiv 2501.19392) with the learned maps: keys before rotation from the reconstructed keys of the layer below,
-/// values from the reconstructed keys of their layer and values of the layer below. What is left is kept per channel of
-/// a page in 4 levels evenly around zero (16 in the lowest layer), spaced for the least squared error.
+/// AQUA-KV (arXiv 2501.19392) with the learned maps: keys before rotation from the reconstructed keys of the layer
+/// below, values from the reconstructed keys of their layer and values of the layer below. What is left is kept per
+/// channel of a page in 4 levels evenly around zero (16 in the lowest layer), spaced for the least squared error.
 
 #include <algorithm>
 #include <cmath>
