@@ -14,8 +14,8 @@
 #include "kernels/int8_row.hpp"
 #include "kernels/kv_centroids.hpp"
 #include "kernels/kv_codes.hpp"
-#include "kernels/kv_tile.hpp"
 #include "kernels/kv_lines.hpp"
+#include "kernels/kv_tile.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -110,6 +110,13 @@ struct KernelTable {
   /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
+  /// n values, 32 at a time, times the 32 factors.
+  void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
+  /// Lines out[outputs][64] = bias + weights[outputs][inputs] in[inputs][64]; outputs a multiple of 4 (kv_predict.cpp).
+  void (*predict_lines)(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs,
+                        const float* in, float* out);
+  /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64].
+  void (*add_line_codes)(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
 
   // --- pages of one head in f32 (kv_lines.cpp) ---
   void (*tiles_to_lines)(const bf16_t* tiles, const KvLines& layout, float* lines);

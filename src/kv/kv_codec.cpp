@@ -5,9 +5,11 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "format/hash.hpp"
+#include "kv/aqua_codec.hpp"
 #include "kv/coupled_codec.hpp"
 #include "kv/integer_codec.hpp"
 #include "kv/low_rank_codec.hpp"
+#include "kv/minicache_codec.hpp"
 #include "kv/plain_codec.hpp"
 #include "kv/sparse_codec.hpp"
 
@@ -42,6 +44,8 @@ constexpr KvMethod kMethods[] = {
     {"cskv-50", "CSKV: half as many channels over all heads, learned", make_low_rank_codec, learn_low_rank},
     {"csr-1", "CSR: 16 channels become an atom of a learned dictionary and a coefficient, 16 bits", make_sparse_codec,
      learn_sparse},
+    {"minicache", "MiniCache: pairs of layers in the upper half share directions, 16 bits", make_minicache_codec},
+    {"aqua-2", "AQUA-KV: predicted from the layer below, what is left in 2 bits, learned", make_aqua_codec, learn_aqua},
 };
 
 }  // namespace
