@@ -103,6 +103,10 @@ struct KernelTable {
   /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
+  /// tiles += a product of rank `rank` <= kMostKvRank: lines f32[pairs][rank][2] times positions
+  /// f32[rank][positions][2], of which the two of a position are equal.
+  void (*add_low_rank_kv)(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
+                          bf16_t* tiles);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

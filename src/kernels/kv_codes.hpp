@@ -8,8 +8,12 @@
 /// byte i of a unit holds, from the lowest bits up, the codes at i, 16 + i, 32 + i, ... of what the unit covers.
 
 #include <cstddef>
+#include <cstdint>
 
 namespace snug {
+
+/// Of products that are added to a page (KernelTable::add_low_rank_kv).
+inline constexpr std::size_t kMostKvRank = 8;
 
 struct KvCodes {
   std::size_t bits;            ///< 1, 2, 4 or 8
@@ -17,8 +21,17 @@ struct KvCodes {
   std::size_t pairs, vectors;  ///< the last group of a pair may be shorter
   /// Where vectors of a pair, and pairs, lie in the tiles (bf16 values).
   std::size_t vector_stride, pair_stride;
-  /// For 1 bit: the two values are the means of what lies below and above the group's mean, not its extremes.
-  bool half_means = false;
+  /// What the least and the largest code stand for: the extremes of a line in its group; the means of what lies below
+  /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
+  enum class Ends : std::uint8_t { extremes, half_means, fitted };
+  Ends ends = Ends::extremes;
+
+  constexpr std::size_t lines() const { return 2 * pairs; }
+  constexpr std::size_t positions() const { return 16 * vectors; }
+  /// Where a line's value at a position lies in the tiles.
+  constexpr std::size_t index(std::size_t line, std::size_t position) const {
+    return line / 2 * pair_stride + position / 16 * vector_stride + position % 16 * 2 + line % 2;
+  }
 
   static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16;
   constexpr std::size_t group_bytes(std::size_t group_vectors) const {

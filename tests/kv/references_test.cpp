@@ -21,7 +21,8 @@ std::shared_ptr<const KvModel> some_model() {
 /// and neighbouring tokens alike.
 class RandomPage {
 public:
-  RandomPage(KvSide side, const KvShape& shape, unsigned seed) : values(shape.kv_heads * kPageTokens * shape.dim(side)) {
+  RandomPage(KvSide side, const KvShape& shape, unsigned seed)
+      : values(shape.kv_heads * kPageTokens * shape.dim(side)) {
     const std::size_t dim = shape.dim(side);
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
@@ -46,8 +47,7 @@ std::vector<bf16_t> decoded(const KvCodec& codec, const KvShape& shape, KvSide s
                             const std::byte* page) {
   const std::size_t each = kPageTokens * shape.dim(side);
   std::vector<bf16_t> tiles(shape.kv_heads * each);
-  for (std::size_t head = 0; head < shape.kv_heads; ++head)
-    codec.decode(place, head, page, tiles.data() + head * each);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head) codec.decode(place, head, page, tiles.data() + head * each);
   return tiles;
 }
 

@@ -2,6 +2,7 @@
 
 #include "kernels/kv_codes.hpp"
 
+#include "kernels/kv_tile.hpp"
 #include "kernels/simd/bytes.hpp"
 #include "kernels/simd/functions.hpp"
 
@@ -16,11 +17,17 @@ float from_bf16(bf16_t x) {
   return value;
 }
 
-/// Lanes a, b, a, b, ... of a pair of bf16.
-F32x16 alternate(const bf16_t* pair) {
+/// Lanes a, b, a, b, ... of a pair.
+F32x16 alternate(float a, float b) {
   alignas(64) float lanes[16];
-  for (std::size_t i = 0; i < 16; ++i) lanes[i] = from_bf16(pair[i % 2]);
+  for (std::size_t i = 0; i < 16; i += 2) {
+    lanes[i] = a;
+    lanes[i + 1] = b;
+  }
   return load(lanes);
+}
+F32x16 alternate(const bf16_t* pair) {
+  return alternate(from_bf16(pair[0]), from_bf16(pair[1]));
 }
 
 template <std::size_t kBits>
@@ -132,14 +139,65 @@ Span half_means(const bf16_t* line, std::size_t vectors, std::size_t stride) {
   return {sums.low / below, sums.high / (n - below)};
 }
 
+/// The ends between which even steps meet a line best: from the extremes, and from closer ends, codes and ends are
+/// fitted to each other in turn.
+Span fitted(const bf16_t* line, std::size_t vectors, std::size_t stride, float levels) {
+  alignas(64) float x[kPartTokens];
+  for (std::size_t v = 0; v < vectors; ++v)
+    for (std::size_t i = 0; i < 16; ++i) x[v * 16 + i] = from_bf16(line[v * stride + 2 * i]);
+  const Span all = extremes(line, vectors, stride);
+  const auto n = static_cast<float>(vectors * 16);
+  Span best = all;
+  float least_error = -1;
+  for (float cut = 0; cut < 0.2f; cut += 0.05f) {
+    const float range = all.high - all.low;
+    Span span{all.low + cut * range, all.high - cut * range};
+    for (int pass = 0; pass < 3; ++pass) {
+      const float scale = (span.high - span.low) / levels;
+      if (!(scale > 0)) break;
+      F32x16 code_sum = zero(), square_sum = zero(), product_sum = zero(), x_sum = zero(), error = zero();
+      for (std::size_t v = 0; v < vectors; ++v) {
+        const F32x16 value = load(x + v * 16), from_low = sub(value, set1(span.low));
+        const F32x16 code = max(min(round(mul(from_low, set1(1.0f / scale))), set1(levels)), zero());
+        const F32x16 off = sub(from_low, mul(code, set1(scale)));
+        code_sum = add(code_sum, code);
+        square_sum = fma(code, code, square_sum);
+        product_sum = fma(code, value, product_sum);
+        x_sum = add(x_sum, value);
+        error = fma(off, off, error);
+      }
+      if (const float e = hsum(error); least_error < 0 || e < least_error) {
+        least_error = e;
+        best = span;
+      }
+      const float c = hsum(code_sum), sum = hsum(x_sum), spread = n * hsum(square_sum) - c * c;
+      if (!(spread > 0)) break;
+      const float step = (n * hsum(product_sum) - c * sum) / spread;
+      span.low = (sum - step * c) / n;
+      span.high = span.low + step * levels;
+    }
+  }
+  return best;
+}
+
+Span ends_of(const bf16_t* line, std::size_t vectors, std::size_t stride, const KvCodes& codes, float levels) {
+  switch (codes.ends) {
+    case KvCodes::Ends::half_means:
+      return half_means(line, vectors, stride);
+    case KvCodes::Ends::fitted:
+      return fitted(line, vectors, stride, levels);
+    default:
+      return extremes(line, vectors, stride);
+  }
+}
+
 void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, const KvCodes& codes, std::byte* out) {
   const std::size_t bits = codes.bits;
   const auto levels = static_cast<float>((1u << bits) - 1);
   bf16_t head[4];
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
-    const Span span =
-        codes.half_means ? half_means(tiles + line, vectors, stride) : extremes(tiles + line, vectors, stride);
+    const Span span = ends_of(tiles + line, vectors, stride, codes, levels);
     head[2 + line] = nearest_bf16(span.low);
     least[line] = from_bf16(head[2 + line]);
     head[line] = nearest_bf16((span.high - least[line]) / levels);
@@ -179,6 +237,20 @@ void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* out) {
   for_each_group(out, codes, tiles, [&](std::byte* group, std::size_t vectors, const bf16_t* in) {
     pack_group(in, vectors, codes.vector_stride, codes, group);
   });
+}
+
+void add_low_rank_kv(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
+                     bf16_t* tiles) {
+  F32x16 line[kMostKvRank];
+  for (std::size_t p = 0; p < codes.pairs; ++p, lines += 2 * rank) {
+    for (std::size_t r = 0; r < rank; ++r) line[r] = alternate(lines[2 * r], lines[2 * r + 1]);
+    for (std::size_t half = 0; half < 2 * codes.vectors; ++half) {
+      bf16_t* at = tiles + p * codes.pair_stride + half / 2 * codes.vector_stride + half % 2 * 16;
+      F32x16 x = load_bf16(at);
+      for (std::size_t r = 0; r < rank; ++r) x = fma(line[r], load(positions + (r * 2 * codes.vectors + half) * 16), x);
+      store_bf16(at, x);
+    }
+  }
 }
 
 }  // namespace snug::SNUG_ISA_NS

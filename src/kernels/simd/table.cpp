@@ -35,6 +35,7 @@ const KernelTable& table() {
                                  .merge = merge,
                                  .unpack_kv = unpack_kv,
                                  .pack_kv = pack_kv,
+                                 .add_low_rank_kv = add_low_rank_kv,
                                  .causal_conv = causal_conv,
                                  .delta_rule = delta_rule,
                                  .read_memory = read_memory,

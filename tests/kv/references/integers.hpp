@@ -43,8 +43,7 @@ public:
 
 protected:
   void reconstruct(KvPlace, PlainPage& page) const override {
-    for_each_group(side(), page, group_,
-                   [&](std::vector<float>& group) { quantise_between_extremes(group, levels_); });
+    for_each_group(side(), page, group_, [&](std::vector<float>& group) { quantise_between_extremes(group, levels_); });
   }
 
 private:

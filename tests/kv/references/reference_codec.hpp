@@ -1,6 +1,6 @@
 #pragma once
-/// What slow, plain references of KV methods stand on: a codec whose coded page just keeps what the paper's method makes
-/// of the page (in bf16, as attention reads it), computed in f32 by straightforward loops.
+/// What slow, plain references of KV methods stand on: a codec whose coded page just keeps what the paper's method
+/// makes of the page (in bf16, as attention reads it), computed in f32 by straightforward loops.
 
 #include <cstring>
 #include <vector>
@@ -26,8 +26,7 @@ struct PlainPage {
   std::size_t heads, dim;
   std::vector<float> values;
 
-  PlainPage(std::size_t head_count, std::size_t d)
-      : heads(head_count), dim(d), values(head_count * kPageTokens * d) {}
+  PlainPage(std::size_t head_count, std::size_t d) : heads(head_count), dim(d), values(head_count * kPageTokens * d) {}
   float& at(std::size_t head, std::size_t token, std::size_t d) {
     return values[(head * kPageTokens + token) * dim + d];
   }

@@ -2,6 +2,7 @@
 /// The table of references: for a method of kv_methods() the slow, plain form of its paper that it is held against, in
 /// tests on made-up pages and by `kv_reference` on a model.
 
+#include "kv/references/gear.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
 
@@ -19,6 +20,8 @@ inline constexpr KvReference kReferences[] = {
     {"q4", integers<4, 64>},      //
     {"kivi-4", integers<4, 32>},  //
     {"kivi-2", integers<2, 32>},  //
+    {"gear-4", gear<4>},          //
+    {"gear-2", gear<2>},          //
     {"group-1", group_bit},       //
     {"int-1", integers<1, 64>},
 };
