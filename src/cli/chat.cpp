@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -20,8 +21,8 @@ constexpr std::string_view kHelp =
     "/stats          speed and memory so far\n"
     "/memory SIZE    go on within another budget\n"
     "/clear          forget the conversation\n"
-    "/save FILE      write the conversation as JSON\n"
-    "/load FILE      go on with a saved conversation\n"
+    "/save NAME      write the conversation to NAME (JSON), and what is in memory of it to NAME.kv\n"
+    "/load NAME      go on with a saved conversation\n"
     "/exit           leave (or Ctrl-D)\n"
     "\"\"\" begins and ends a text of several lines, a \\ at the end of a line continues it; Ctrl-C stops an answer.\n";
 
@@ -32,19 +33,29 @@ std::string history_path() {
   return home ? std::string(home) + "/.local/state/snug/history" : "";
 }
 
-void save(const Conversation& conversation, const std::string& path) {
-  const std::string text = conversation.messages().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  write_atomically(path, [&](const auto& append) { append(std::as_bytes(std::span(text))); });
+/// Beside a conversation: its tokens' keys and values, so that going on needs no prefill.
+std::string kv_path(const std::string& name) {
+  return name + ".kv";
 }
 
-void load(Conversation& conversation, const std::string& path) {
-  auto json = nlohmann::ordered_json::parse(read_text_file(path), nullptr, false);
+void save(const Run& run, const std::string& name) {
+  const std::string text =
+      run.conversation->messages().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  write_atomically(name, [&](const auto& append) { append(std::as_bytes(std::span(text))); });
+  if (run.session->length() > 0) run.session->save(kv_path(name));
+}
+
+void load(Run& run, const std::string& name) {
+  auto json = nlohmann::ordered_json::parse(read_text_file(name), nullptr, false);
   bool good = json.is_array();
   for (const auto& m : json)
     good = good && m.is_object() && m.contains("role") && m["role"].is_string() && m.contains("content") &&
            m["content"].is_string();
-  if (!good) fail<FormatError>("{} is not a saved conversation", path);
-  conversation.set_messages(std::move(json));
+  if (!good) fail<FormatError>("{} is not a saved conversation", name);
+  // Conversations written by hand, or moved without it, have none: they are read anew.
+  std::error_code error;
+  if (std::filesystem::exists(kv_path(name), error)) run.session->load(kv_path(name));
+  run.conversation->set_messages(std::move(json));
 }
 
 /// Runs "/name argument"; false when it ends the chat.
@@ -62,9 +73,9 @@ bool command(Run& run, const RunOptions& options, const std::string& line) {
     if (!options.system.empty()) run.conversation->add("system", options.system);
   } else if ((name == "/save" || name == "/load") && !argument.empty()) {
     if (name == "/save")
-      save(*run.conversation, argument);
+      save(run, argument);
     else
-      load(*run.conversation, argument);
+      load(run, argument);
   } else {
     fmt::print("{}", kHelp);
   }

@@ -11,6 +11,7 @@
 #include "base/file.hpp"
 #include "base/memory_info.hpp"
 #include "cli/commands.hpp"
+#include "cli/kv_folder.hpp"
 #include "cli/run_options.hpp"
 #include "measure/machine_limits.hpp"
 #include "plan/routing_profile.hpp"
@@ -150,6 +151,7 @@ nlohmann::ordered_json sparse_json(const Model& model) {
 void print_json(const Run& run, const GenerateResult& result) {
   const SessionStats& s = run.session->stats();
   nlohmann::ordered_json json = {{"prompt_tokens", s.prompt_tokens},
+                                 {"loaded_tokens", s.loaded_tokens},
                                  {"generated_tokens", s.generated_tokens},
                                  {"text", result.text},
                                  {"token_ids", result.tokens},
@@ -176,6 +178,7 @@ void answer_once(Run& run, const RunOptions& options, const std::string& prompt)
     tokens = run.conversation->prompt();
   }
   run.session->hash_logits(options.json);
+  if (!options.kv_folder.empty()) load_from_folder(options.kv_folder, *run.engine.model, tokens, *run.session);
   run.session->prompt(tokens);
   const CancelOnInterrupt guard;
   GenerateOptions generate = options.generate;
@@ -194,6 +197,7 @@ void answer_once(Run& run, const RunOptions& options, const std::string& prompt)
                  run.session->context());
   }
   if (std::ferror(stdout)) fail<IoError>("cannot write the answer");
+  if (!options.kv_folder.empty()) save_to_folder(options.kv_folder, *run.engine.model, *run.session);
   if (options.stats) print_stats(run);
 }
 
@@ -266,6 +270,9 @@ void add_run(CLI::App& app) {
              "most tokens of the answer (default: until the end or a full context)");
   add_option(*command, "-c,--ctx-size", o.context,
              "context in tokens (default: as trained; memory is used as it fills)");
+  add_option(
+      *command, "--kv-dir", o.kv_folder,
+      "folder of saved sessions: a prompt that begins as one of them goes on from there, and is saved at the end");
   command->add_flag("--raw", o.raw, "complete the text, without the chat template");
   add_option(*command, "--template", o.chat_template, "chat template: a file or a built-in name");
   add_option(*command, "--thinking", o.thinking, "let a thinking model think")->check(CLI::IsMember({"on", "off"}));
@@ -310,7 +317,9 @@ void add_run(CLI::App& app) {
       "Examples:\n  snug run smollm2-135m \"Why is the sky blue?\"\n  snug run qwen2.5-coder-0.5b -f code.py \"What "
       "does this do?\"\n"
       "  git diff | snug run qwen2.5-coder-0.5b \"Write a commit message\" --temp 0\n"
-      "  snug run qwen2.5-coder-0.5b --sparse-ffn=0.5 \"Hello\"  (after snug sparsify)\n  snug run smollm2-135m        "
+      "  snug run qwen2.5-coder-0.5b --sparse-ffn=0.5 \"Hello\"  (after snug sparsify)\n"
+      "  snug run qwen2.5-coder-0.5b --kv-dir ~/.cache/snug-kv -f book.txt \"Who is Ann?\"  (later questions need no "
+      "prefill)\n  snug run smollm2-135m        "
       "(chat)");
   command->callback([options, command] {
     RunOptions& o = *options;

@@ -14,7 +14,7 @@ namespace snug {
 
 struct RunOptions {
   EngineOptions engine;
-  std::string prompt, prompt_flag, file, system, chat_template, thinking;
+  std::string prompt, prompt_flag, file, system, chat_template, thinking, kv_folder;
   std::size_t context = 0;
   long max_tokens = -1;
   SamplerOptions sampler;

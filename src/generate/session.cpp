@@ -115,6 +115,13 @@ void Session::rewind(std::size_t length) {
   feed(again, false);
 }
 
+void Session::load(const std::string& path) {
+  std::vector<TokenId> tokens;
+  sequence_ = model_.load_sequence(path, context(), tokens);
+  history_ = std::move(tokens);
+  stats_.loaded_tokens = history_.size();
+}
+
 void Session::prompt(const std::vector<TokenId>& tokens) {
   if (tokens.empty()) fail("the prompt is empty");
   if (tokens.size() > context())

@@ -33,6 +33,7 @@ struct GenerateResult {
 };
 
 struct SessionStats {
+  std::size_t loaded_tokens = 0;  ///< of the last load(); those that a prompt shares with them need no prefill
   std::size_t prompt_tokens = 0, generated_tokens = 0;
   double prompt_seconds = 0, generate_seconds = 0;
   Bytes generate_bytes = 0;       ///< weights and KV read while generating
@@ -47,6 +48,11 @@ public:
   /// changes. Throws OutOfBudget.
   std::unique_ptr<Session> fork() const { return std::unique_ptr<Session>(new Session(*this)); }
 
+  /// Writes the history and what is in memory of it to a file; load() goes on from one, in place of the history so far.
+  /// Throw as Model::save and Model::load_sequence; nothing has changed then.
+  void save(const std::string& path) const { model_.save(*sequence_, history_, path); }
+  void load(const std::string& path);
+
   /// Makes `tokens` the whole history: what it shares with the present one is kept, the rest is forgotten and fed.
   /// generate() goes on from there. Throws Error when they do not fit.
   void prompt(const std::vector<TokenId>& tokens);
@@ -55,6 +61,7 @@ public:
 
   const SessionStats& stats() const { return stats_; }
   std::size_t length() const { return history_.size(); }
+  const std::vector<TokenId>& history() const { return history_; }
   std::size_t context() const { return sequence_->max_tokens(); }
   void hash_logits(bool on) { hash_ = on; }
 

@@ -44,6 +44,9 @@ public:
   /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
   virtual const KvCodes* codes(std::size_t) const { return nullptr; }
 
+  /// Fingerprint of the tables that it has learned; 0: none.
+  virtual std::uint64_t learned() const { return 0; }
+
   /// Pages are coded after a forward call, when those of all layers are there, and not before their layer's attention.
   virtual bool late() const { return coupled(); }
   /// What a page becomes depends on other layers: encode_layers() codes those of all layers, in place of encode().

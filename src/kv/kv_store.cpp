@@ -126,6 +126,7 @@ void KvStore::forget_codes(std::size_t tokens) noexcept {
 
 void KvStore::trim(std::size_t tokens) noexcept {
   stored_ = tokens;
+  if (tokens < loaded_) loaded_ = 0;
   drop_pages(pages_of(tokens));
   const std::size_t alone = only_coded(pools_.format(), tokens);
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
@@ -141,7 +142,7 @@ void KvStore::trim(std::size_t tokens) noexcept {
 }
 
 std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
-  std::size_t oldest = 0;
+  std::size_t oldest = loaded_;
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
   // Rows see the newest pages in bf16: they must be there.
@@ -254,6 +255,48 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
     out.values[i] = page ? page + kPageTokens * shape.k_dim + in_page * kv_tile_values(shape.v_dim) : nullptr;
   }
   return tiles;
+}
+
+KvHeld KvStore::held(std::size_t layer) const {
+  const auto first = [](const std::vector<PageRef>& list, std::size_t end) {
+    return static_cast<std::size_t>(std::find_if(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(end),
+                                                 [](const PageRef& p) { return bool(p); }) -
+                                    list.begin());
+  };
+  KvHeld held;
+  held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
+  held.raw_begin = first(pages_[layer], held.raw_end);
+  held.coded_end = std::min({coded_[layer].size(), coded_count_[layer], stored_ / kPageTokens});
+  held.coded_begin = first(coded_[layer], held.coded_end);
+  return held;
+}
+
+bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) const {
+  const KvShape& shape = pools_.shapes()[layer];
+  if (shape.kv_heads == 0) return h.raw_end == 0 && h.coded_end == 0;
+  const std::size_t needed = shape.window && tokens > shape.window ? (tokens - shape.window) / kPageTokens : 0;
+  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max(needed, only_coded(format(), tokens))) return false;
+  if (!format().coded()) return h.coded_end == 0;
+  return h.coded_begin <= needed && h.coded_end >= format().coded_between_calls(tokens) &&
+         h.coded_end <= tokens / kPageTokens;
+}
+
+void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    const KvHeld& h = layers[layer];
+    pages_[layer].resize(h.raw_end);
+    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) pages_[layer][page] = pools_.pool(layer).allocate();
+    coded_[layer].resize(h.coded_end);
+    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
+      coded_[layer][page] = pools_.coded_pool(layer).allocate();
+    coded_count_[layer] = h.coded_end;
+    const std::size_t behind = pools_.shapes()[layer].window + slack_,
+                      dead = tokens > behind ? (tokens - behind) / kPageTokens : 0;
+    if (pools_.shapes()[layer].window &&
+        (h.raw_begin > std::max(dead, only_coded(format(), tokens)) || h.coded_begin > dead))
+      loaded_ = tokens;
+  }
+  stored_ = tokens;
 }
 
 Bytes KvStore::memory_bytes() const {

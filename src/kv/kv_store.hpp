@@ -40,6 +40,11 @@ private:
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
 };
 
+/// Pages of a layer that are there, [begin, end): in bf16, and coded.
+struct KvHeld {
+  std::size_t raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0;
+};
+
 class KvStore {
 public:
   /// `slack`: tokens behind a window that stay, so that truncate() can go back.
@@ -65,6 +70,7 @@ public:
   void encode_late(ThreadPool& pool, std::size_t pages);
 
   const KvFormat& format() const { return pools_.format(); }
+  const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
   bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
 
@@ -83,14 +89,31 @@ public:
   /// Of its pages, shared ones too.
   Bytes memory_bytes() const;
 
+  KvHeld held(std::size_t layer) const;
+  /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, then those that are coded.
+  template <class F>
+  void each_page(std::size_t layer, F&& f) const {
+    const KvHeld h = held(layer);
+    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) f(bytes_of(pages_[layer][page], raw_bytes(layer)));
+    for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
+      f(bytes_of(coded_[layer][page], format().page_bytes(layer)));
+  }
+  /// Whether a store with `tokens` tokens can go on from these pages.
+  bool can_hold(std::size_t layer, std::size_t tokens, const KvHeld& held) const;
+  /// Gets such pages for `tokens` tokens; the caller fills them. REQUIRES: empty, can_hold(). Throws OutOfBudget.
+  void hold(std::size_t tokens, std::span<const KvHeld> layers);
+
 private:
   KvStore(const KvStore&) = default;
+  static std::span<std::byte> bytes_of(const PageRef& page, std::size_t bytes) { return {page.data(), bytes}; }
+  std::size_t raw_bytes(std::size_t layer) const { return pools_.shapes()[layer].page_bytes(); }
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
   void drop_pages(std::size_t keep) noexcept;
 
   KvPools& pools_;
   std::size_t slack_;
   std::size_t stored_ = 0;                   ///< tokens; what follows them may be written
+  std::size_t loaded_ = 0;                   ///< tokens that hold() got, when behind windows no slack came with them
   std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
   std::vector<std::vector<PageRef>> coded_;  ///< the same
   std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_

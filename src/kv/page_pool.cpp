@@ -7,8 +7,10 @@
 namespace snug {
 
 namespace {
-constexpr std::size_t kSlabBytes = 2 * kMiB;  // a huge page; the price is at most one part-filled slab per page size
-}
+/// Pages that come together mostly go together: with slabs this small, what finished sequences leave between others is
+/// about 1% (bench/paging.cpp; 18% with huge pages, which attention would read 4% faster).
+constexpr std::size_t kSlabBytes = 256 * kKiB;
+}  // namespace
 
 PageRef::PageRef(const PageRef& other) noexcept : data_(other.data_), slab_(other.slab_) {
   if (data_) ++slab_->references[slab_->index(data_)];

@@ -22,6 +22,10 @@ public:
   /// Takes the last call back (once).
   void step_back() { current_ = 1 - current_; }
   void clear();
+  /// What the next call reads, of all layers: the whole state but for taking the last call back.
+  std::span<std::byte> bytes() const {
+    return std::as_writable_bytes(std::span(memory_.as<float>() + current_ * layers_ * size_, layers_ * size_));
+  }
   /// Throws OutOfBudget.
   std::unique_ptr<RecurrentState> copy() const;
   Bytes memory_bytes() const { return memory_.size(); }

@@ -13,7 +13,7 @@
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
-#include "kv/kv_codec.hpp"
+#include "kv/kv_file.hpp"
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
@@ -109,6 +109,17 @@ public:
 
   /// An empty sequence of at most `max_tokens` tokens; memory is committed as it grows.
   virtual std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) = 0;
+
+  /// Writes a sequence, whose tokens are `tokens`, to a file (kv/kv_file.hpp). Throws IoError.
+  virtual void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const = 0;
+  /// Goes on with a saved one, of at most `max_tokens` tokens; `tokens` become those that it has. Throws IoError,
+  /// FormatError: of another model, kept another way, or damaged; OutOfBudget.
+  virtual std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
+                                                  std::vector<TokenId>& tokens) = 0;
+  /// Of the KvFormat.
+  virtual const std::string& kv_name() const = 0;
+  /// Whether load_sequence() would do, as far as a file's head says.
+  virtual bool saved_here(const KvFile& file) const = 0;
 
   /// Processes rows (1..max_rows, of any number of sequences, at most most_rows() of each) and appends them to their
   /// sequences. Logits of the rows that want them are written to `logits` in row order:

@@ -86,6 +86,12 @@ std::size_t TransformerSequence::truncate(std::size_t length) {
   return length_;
 }
 
+void TransformerSequence::load(const KvFile& file, std::uint64_t model) {
+  file.load(model, *kv, recurrent ? recurrent->bytes() : std::span<std::byte>());
+  length_ = file.tokens().size();
+  last_start_ = 0;
+}
+
 void TransformerSequence::advance(std::size_t tokens) {
   last_start_ = length_;
   length_ += tokens;
@@ -118,7 +124,7 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   a_ = fitting_activations(options_.load_weights ? ledger.report().limit : options_.plan_for);
   KvFormat format;
   if (options_.kv.coded() || options_.kv_format) {
-    const auto known = config_.kv_model(file_.path(), model_fingerprint(file_));
+    const auto known = config_.kv_model(file_.path(), fingerprint());
     format = options_.kv_format ? options_.kv_format(known) : make_kv_format(options_.kv, known);
   }
   pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format));
@@ -262,6 +268,35 @@ std::unique_ptr<Activations> Transformer::fitting_activations(Bytes budget) {
 
 std::unique_ptr<Sequence> Transformer::new_sequence(std::size_t max_tokens) {
   return std::make_unique<TransformerSequence>(ledger_, *pools_, config_, max_tokens, options_.max_rows);
+}
+
+std::uint64_t Transformer::fingerprint() const {
+  if (fingerprint_ == 0) fingerprint_ = model_fingerprint(file_);
+  return fingerprint_;
+}
+
+void Transformer::save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const {
+  const auto& s = static_cast<const TransformerSequence&>(sequence);
+  assert(tokens.size() == s.length());
+  write_kv_file(path, fingerprint(), tokens, *s.kv, s.recurrent ? s.recurrent->bytes() : std::span<const std::byte>());
+}
+
+std::unique_ptr<Sequence> Transformer::load_sequence(const std::string& path, std::size_t max_tokens,
+                                                     std::vector<TokenId>& tokens) {
+  const KvFile file = KvFile::open(path);
+  if (file.tokens().size() > max_tokens)
+    fail("{}: its {} tokens do not fit into the context of {}", path, file.tokens().size(), max_tokens);
+  for (const TokenId token : file.tokens())
+    if (token < 0 || static_cast<std::uint32_t>(token) >= config_.vocab_size)
+      fail<FormatError>("{}: token {} is outside the vocabulary", path, token);
+  auto sequence = std::make_unique<TransformerSequence>(ledger_, *pools_, config_, max_tokens, options_.max_rows);
+  sequence->load(file, fingerprint());
+  tokens = file.tokens();
+  return sequence;
+}
+
+bool Transformer::saved_here(const KvFile& file) const {
+  return file.model() == fingerprint() && file.format() == pools_->format().name;
 }
 
 std::vector<RowRun> Transformer::group_rows(std::span<const Row> rows) const {

@@ -28,6 +28,8 @@ public:
   Bytes memory_bytes() const override;
 
   void advance(std::size_t tokens);
+  /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
+  void load(const KvFile& file, std::uint64_t model);
   std::unique_ptr<KvStore> kv;
   std::unique_ptr<RecurrentState> recurrent;  ///< of hybrid models
 
@@ -55,10 +57,16 @@ public:
   SparseFfnStats sparse_ffn_stats() const override { return sparse_ ? sparse_->stats() : SparseFfnStats(); }
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
+  void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const override;
+  std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
+                                          std::vector<TokenId>& tokens) override;
+  const std::string& kv_name() const override { return pools_->format().name; }
+  bool saved_here(const KvFile& file) const override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
   void resize(Bytes budget) override;
 
 private:
+  std::uint64_t fingerprint() const;
   void open_sparse_ffn();
   void place_neurons(Bytes spare, Bytes most_spare);
   Bytes kv_room(std::size_t tokens) const;
@@ -115,6 +123,7 @@ private:
   Products::Act act_;
   ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;
+  mutable std::uint64_t fingerprint_ = 0;  ///< of the model, once it is needed
 };
 
 }  // namespace snug

@@ -1,7 +1,10 @@
-// Writes the fuzz corpus' seeds: write_seeds FOLDER. The corpus stands in the repository; run this when formats grow.
+// Writes the fuzz corpus' seeds: write_seeds MODELS_FOLDER SESSIONS_FOLDER. The corpus stands in the repository; run
+// this when formats grow.
 
 #include <fstream>
 
+#include "kv/kv_file.hpp"
+#include "support/kv_seed.hpp"
 #include "support/tiny_model.hpp"
 
 namespace {
@@ -48,10 +51,25 @@ std::string sentencepiece() {
   return w.bytes();
 }
 
+void write_session(const std::string& path) {
+  using namespace snug;
+  Ledger ledger(Ledger::kUnlimited);
+  ThreadPool pool(1);
+  KvPools pools(ledger, kSeedShapes, seed_format());
+  KvStore store(pools, 64);
+  store.reserve(kSeedTokens);
+  for (std::size_t layer = 0; layer < kSeedShapes.size(); ++layer)
+    if (kSeedShapes[layer].kv_heads > 0) store.encode(pool, layer, KvFormat::coded_pages(kSeedTokens - 1));
+  store.trim(kSeedTokens);
+  std::vector<std::int32_t> tokens;
+  for (std::size_t i = 0; i < kSeedTokens; ++i) tokens.push_back(static_cast<std::int32_t>(i));
+  write_kv_file(path, kSeedModel, tokens, store, std::vector<std::byte>(kSeedRecurrent));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) return 1;
+  if (argc != 3) return 1;
   const std::string folder = std::string(argv[1]) + "/";
   write(folder + "llama.gguf",
         tiny_model({.vocab = 262, .width = 16, .layers = 1, .heads = 1, .kv_heads = 1, .ffn = 16, .context = 8}));
@@ -65,4 +83,5 @@ int main(int argc, char** argv) {
                                             .hybrid = true}));
   write(folder + "types-v2.gguf", every_type());
   write(folder + "sentencepiece.gguf", sentencepiece());
+  write_session(std::string(argv[2]) + "/session.kv");
 }

@@ -1,0 +1,18 @@
+#pragma once
+/// --kv-dir: saved sessions in a folder, found by the tokens they begin with.
+
+#include <string>
+#include <vector>
+
+#include "generate/session.hpp"
+
+namespace snug {
+
+/// Loads the session that shares most tokens with the beginning of `prompt`, if there is one with more than a few.
+/// Files of other models are passed over, damaged ones too, with a note on stderr.
+void load_from_folder(const std::string& folder, const Model& model, const std::vector<TokenId>& prompt,
+                      Session& session);
+/// Saves the session there, named by what it holds. Throws IoError.
+void save_to_folder(const std::string& folder, const Model& model, const Session& session);
+
+}  // namespace snug

@@ -1,0 +1,206 @@
+#include "kv/kv_file.hpp"
+
+#include <cstring>
+
+#include "base/error.hpp"
+#include "format/hash.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr char kMagic[8] = {'S', 'N', 'U', 'G', 'K', 'V', 0, 0};
+constexpr std::uint32_t kVersion = 1, kMaxLayers = 4096;
+constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 31, kMaxPageBytes = 1 << 28;
+
+struct Header {
+  char magic[8];
+  std::uint32_t version, layers;
+  std::uint64_t model, tables, tokens;
+  std::uint64_t recurrent_bytes, size;  ///< size: of the whole file
+  std::uint64_t checksum;               ///< of the header with 0 here, the rows, tokens and checksums
+  char format[56];                      ///< ended by a zero
+  std::uint64_t reserved;
+};
+static_assert(sizeof(Header) == 128);
+
+struct LayerRow {
+  std::uint32_t kv_heads, k_dim, v_dim, window;
+  std::uint32_t raw_begin, raw_end, coded_begin, coded_end;  ///< pages that are there
+  std::uint64_t raw_bytes, coded_bytes;                      ///< of a page
+};
+static_assert(sizeof(LayerRow) == 48);
+
+/// What stands before the pages.
+struct Head {
+  Header header{};
+  std::vector<LayerRow> rows;
+  std::vector<std::int32_t> tokens;
+  std::vector<std::uint64_t> checksums;
+
+  std::uint64_t checksum() const {
+    Header h = header;
+    h.checksum = 0;
+    Hash hash;
+    hash.add_value(h);
+    hash.add(std::as_bytes(std::span(rows)));
+    hash.add(std::as_bytes(std::span(tokens)));
+    hash.add(std::as_bytes(std::span(checksums)));
+    return hash.value();
+  }
+  Bytes bytes() const {
+    return sizeof(Header) + rows.size() * sizeof(LayerRow) + tokens.size() * sizeof(std::int32_t) +
+           checksums.size() * sizeof(std::uint64_t);
+  }
+};
+
+Bytes data_bytes(std::span<const LayerRow> rows, Bytes recurrent) {
+  Bytes total = recurrent;
+  for (const LayerRow& r : rows)
+    total = checked_add(total, checked_add(checked_mul(r.raw_end - r.raw_begin, r.raw_bytes),
+                                           checked_mul(r.coded_end - r.coded_begin, r.coded_bytes)));
+  return total;
+}
+
+std::uint64_t tables_of(const KvFormat& format) {
+  if (!format.coded()) return 0;
+  Hash hash;
+  hash.add_value(format.keys->learned());
+  hash.add_value(format.values->learned());
+  return hash.value();
+}
+
+}  // namespace
+
+void write_kv_file(const std::string& path, std::uint64_t model, std::span<const std::int32_t> tokens,
+                   const KvStore& store, std::span<const std::byte> recurrent) {
+  const KvFormat& format = store.format();
+  Head head;
+  Header& h = head.header;
+  std::memcpy(h.magic, kMagic, sizeof kMagic);
+  h.version = kVersion;
+  h.layers = static_cast<std::uint32_t>(store.shapes().size());
+  h.model = model;
+  h.tables = tables_of(format);
+  h.tokens = tokens.size();
+  h.recurrent_bytes = recurrent.size();
+  if (format.name.size() >= sizeof h.format) fail("the name of the KV format {} is too long to save", format.name);
+  std::memcpy(h.format, format.name.data(), format.name.size());
+  head.tokens.assign(tokens.begin(), tokens.end());
+  for (std::size_t layer = 0; layer < store.shapes().size(); ++layer) {
+    const KvShape& s = store.shapes()[layer];
+    const KvHeld held = store.held(layer);
+    const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
+    head.rows.push_back({s.kv_heads, s.k_dim, s.v_dim, s.window, number(held.raw_begin), number(held.raw_end),
+                         number(held.coded_begin), number(held.coded_end), s.page_bytes(),
+                         format.coded() && s.kv_heads ? format.page_bytes(layer) : 0});
+    store.each_page(layer, [&](std::span<std::byte> page) { head.checksums.push_back(hash_of(page)); });
+  }
+  if (!recurrent.empty()) head.checksums.push_back(hash_of(recurrent));
+  const Bytes data_at = round_up(head.bytes(), kDirectBlock);
+  h.size = data_at + data_bytes(head.rows, recurrent.size());
+  h.checksum = head.checksum();
+  remove_abandoned(path);
+  write_atomically(path, [&](const auto& append) {
+    append(std::as_bytes(std::span(&h, 1)));
+    append(std::as_bytes(std::span(head.rows)));
+    append(std::as_bytes(std::span(head.tokens)));
+    append(std::as_bytes(std::span(head.checksums)));
+    append(std::vector<std::byte>(data_at - head.bytes()));
+    for (std::size_t layer = 0; layer < store.shapes().size(); ++layer)
+      store.each_page(layer, [&](std::span<std::byte> page) { append(page); });
+    append(recurrent);
+  });
+}
+
+KvFile KvFile::open(const std::string& path) {
+  return parse(open_file(path, Caching::direct));
+}
+
+KvFile KvFile::parse(std::unique_ptr<RandomAccessFile> file, bool check) {
+  const std::string& path = file->path();
+  Head head;
+  Header& h = head.header;
+  if (file->size() < sizeof h) fail<FormatError>("{}: too short for a saved session", path);
+  file->read(0, std::as_writable_bytes(std::span(&h, 1)));
+  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) fail<FormatError>("{}: not a saved session", path);
+  if (h.version != kVersion) fail<FormatError>("{}: version {} where {} is known", path, h.version, kVersion);
+  if (check && h.size != file->size())
+    fail<FormatError>("{}: {} bytes where {} are expected: cut short?", path, file->size(), h.size);
+  // Sizes are limited by the file before memory is taken for them.
+  Bytes at = sizeof h;
+  const auto read = [&](auto& list, std::uint64_t count) {
+    const Bytes bytes = checked_mul(count, sizeof list[0]);
+    if (bytes > file->size() - at) fail<FormatError>("{}: cut short, or the header is damaged", path);
+    list.resize(count);
+    file->read(at, std::as_writable_bytes(std::span(list)));
+    at += bytes;
+  };
+  if (h.layers == 0 || h.layers > kMaxLayers || h.tokens > kMaxTokens || h.format[sizeof h.format - 1] != 0)
+    fail<FormatError>("{}: the header is damaged", path);
+  read(head.rows, h.layers);
+  std::uint64_t pages = h.recurrent_bytes > 0 ? 1 : 0;
+  for (const LayerRow& r : head.rows) {
+    if (r.raw_begin > r.raw_end || r.coded_begin > r.coded_end || r.raw_bytes > kMaxPageBytes ||
+        r.coded_bytes > kMaxPageBytes)
+      fail<FormatError>("{}: the table of pages is damaged", path);
+    pages += std::uint64_t{r.raw_end} - r.raw_begin + r.coded_end - r.coded_begin;
+  }
+  read(head.tokens, h.tokens);
+  read(head.checksums, pages);
+  if (check && head.checksum() != h.checksum) fail<FormatError>("{}: damaged", path);
+  KvFile result;
+  result.data_at_ = round_up(at, kDirectBlock);
+  result.data_bytes_ = data_bytes(head.rows, h.recurrent_bytes);
+  if (file->size() < result.data_at_ || file->size() - result.data_at_ != result.data_bytes_)
+    fail<FormatError>("{}: its size is not what its pages need", path);
+  for (const LayerRow& r : head.rows) {
+    result.shapes_.push_back({r.kv_heads, r.k_dim, r.v_dim, r.window});
+    result.held_.push_back({r.raw_begin, r.raw_end, r.coded_begin, r.coded_end});
+  }
+  result.model_ = h.model;
+  result.tables_ = h.tables;
+  result.format_ = h.format;
+  result.recurrent_bytes_ = h.recurrent_bytes;
+  result.tokens_ = std::move(head.tokens);
+  result.checksums_ = std::move(head.checksums);
+  result.file_ = std::move(file);
+  return result;
+}
+
+void KvFile::expect_matching(std::uint64_t model, const KvStore& store, std::size_t recurrent_bytes) const {
+  const std::string& path = file_->path();
+  if (model_ != model) fail<FormatError>("{}: saved with another model", path);
+  if (format_ != store.format().name)
+    fail<FormatError>("{}: saved with --kv {}, not {}", path, format_, store.format().name);
+  if (tables_ != tables_of(store.format()))
+    fail<FormatError>("{}: its KV codec has been calibrated anew since it was saved", path);
+  bool same = shapes_.size() == store.shapes().size() && recurrent_bytes_ == recurrent_bytes;
+  Bytes bytes = recurrent_bytes;
+  for (std::size_t layer = 0; same && layer < shapes_.size(); ++layer) {
+    const KvShape &a = shapes_[layer], &b = store.shapes()[layer];
+    const KvHeld& held = held_[layer];
+    same = a.kv_heads == b.kv_heads && a.k_dim == b.k_dim && a.v_dim == b.v_dim && a.window == b.window &&
+           store.can_hold(layer, tokens_.size(), held);
+    bytes += (held.raw_end - held.raw_begin) * b.page_bytes();
+    if (held.coded_end > held.coded_begin)
+      bytes += (held.coded_end - held.coded_begin) * store.format().page_bytes(layer);
+  }
+  if (!same || bytes != data_bytes_) fail<FormatError>("{}: its layers are not those of the model", path);
+}
+
+void KvFile::load(std::uint64_t model, KvStore& store, std::span<std::byte> recurrent) const {
+  expect_matching(model, store, recurrent.size());
+  store.hold(tokens_.size(), held_);
+  Bytes at = data_at_;
+  auto checksum = checksums_.begin();
+  const auto read = [&](std::span<std::byte> into) {
+    file_->read(at, into);
+    if (hash_of(into) != *checksum++) fail<FormatError>("{}: damaged at byte {}", file_->path(), at);
+    at += into.size();
+  };
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer) store.each_page(layer, read);
+  if (!recurrent.empty()) read(recurrent);
+}
+
+}  // namespace snug
