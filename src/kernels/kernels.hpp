@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/int8_row.hpp"
+#include "kernels/kv_blocks.hpp"
 #include "kernels/kv_codes.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
@@ -107,6 +108,9 @@ struct KernelTable {
   /// f32[rank][positions][2], of which the two of a position are equal.
   void (*add_low_rank_kv)(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
                           bf16_t* tiles);
+
+  /// The same for block floating point (kv_blocks.cpp).
+  void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "kv/block_codec.hpp"
 #include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
 #include "kv/plain_codec.hpp"
@@ -21,6 +22,11 @@ std::unique_ptr<KvCodec> gear(KvSide side, std::shared_ptr<const KvModel> model)
   return make_gear_codec(side, std::move(model), kBits);
 }
 
+template <bool kRearrange>
+std::unique_ptr<KvCodec> blocks(KvSide side, std::shared_ptr<const KvModel> model) {
+  return make_block_codec(side, std::move(model), kRearrange);
+}
+
 constexpr KvMethod kMethods[] = {
     {"bf16", "as it is", make_plain_codec},
     {"q8", "8 bits, keys per channel, values per token, groups of 64", integers<8, 64>},
@@ -29,6 +35,8 @@ constexpr KvMethod kMethods[] = {
     {"kivi-2", "KIVI: 2 bits", integers<2, 32>},
     {"gear-4", "GEAR: 4 bits, groups of 64, outliers apart, and a product of rank 2 for the error", gear<4>},
     {"gear-2", "GEAR: 2 bits", gear<2>},
+    {"bfp-4", "block floating point: 4-bit mantissas, channels of a size share blocks of 32", blocks<true>},
+    {"bfp-4-plain", "the same with channels as they stand", blocks<false>},
     {"group-1", "1 bit, groups of 32 of two levels: the means of the lower and the upper values", make_group_bit_codec},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
 };

@@ -43,6 +43,8 @@ void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
 void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
 void add_low_rank_kv(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes, bf16_t* tiles);
 
+void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
+
 void causal_conv(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
 void delta_rule(const float* from, float* to, const DeltaStep& step, float* out);
 

@@ -36,6 +36,7 @@ const KernelTable& table() {
                                  .unpack_kv = unpack_kv,
                                  .pack_kv = pack_kv,
                                  .add_low_rank_kv = add_low_rank_kv,
+                                 .unpack_kv_blocks = unpack_kv_blocks,
                                  .causal_conv = causal_conv,
                                  .delta_rule = delta_rule,
                                  .read_memory = read_memory,

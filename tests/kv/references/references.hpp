@@ -2,6 +2,7 @@
 /// The table of references: for a method of kv_methods() the slow, plain form of its paper that it is held against, in
 /// tests on made-up pages and by `kv_reference` on a model.
 
+#include "kv/references/block_floats.hpp"
 #include "kv/references/gear.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
@@ -16,13 +17,13 @@ struct KvReference {
 };
 
 inline constexpr KvReference kReferences[] = {
-    {"q8", integers<8, 64>},      //
-    {"q4", integers<4, 64>},      //
-    {"kivi-4", integers<4, 32>},  //
-    {"kivi-2", integers<2, 32>},  //
-    {"gear-4", gear<4>},          //
-    {"gear-2", gear<2>},          //
-    {"group-1", group_bit},       //
+    {"q8", integers<8, 64>},                                                                      //
+    {"q4", integers<4, 64>},                                                                      //
+    {"kivi-4", integers<4, 32>},                                                                  //
+    {"kivi-2", integers<2, 32>},                                                                  //
+    {"gear-4", gear<4>},                                                                          //
+    {"gear-2", gear<2>},                                                                          //
+    {"bfp-4", block_floats<true>}, {"bfp-4-plain", block_floats<false>}, {"group-1", group_bit},  //
     {"int-1", integers<1, 64>},
 };
 
