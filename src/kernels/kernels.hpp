@@ -13,7 +13,9 @@
 
 #include "kernels/int8_row.hpp"
 #include "kernels/kv_blocks.hpp"
+#include "kernels/kv_centroids.hpp"
 #include "kernels/kv_codes.hpp"
+#include "kernels/kv_lines.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -111,6 +113,22 @@ struct KernelTable {
 
   /// The same for block floating point (kv_blocks.cpp).
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
+
+  // --- pages of one head in f32 (kv_lines.cpp) ---
+  void (*tiles_to_lines)(const bf16_t* tiles, const KvLines& layout, float* lines);
+  void (*lines_to_tiles)(const float* lines, const KvLines& layout, bf16_t* tiles);
+  /// Lines of keys, in place; `back`: the other way round.
+  void (*rotate_lines)(float* lines, const KvRotation& rotation, bool back);
+
+  // --- codes of coupled channels (kv_centroids.cpp) ---
+  /// layout.page_bytes() of codes to the tiles of a page.
+  void (*keys_of_centroids)(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
+  void (*values_of_centroids)(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout,
+                              bf16_t* tiles);
+  /// The codes of 64 tokens in one group: lines is f32[width][64], centroids f32[256][width]; the first code with the
+  /// largest bias[code] + lines . centroid.
+  void (*nearest_centroids)(const float* lines, const float* centroids, const float* bias, std::size_t width,
+                            std::byte* codes);
 
   // --- recurrent layers (recurrent.cpp) ---
   /// out[c] = silu(sum_t inputs[t][c] * weights[t][c]), n a multiple of 16.

@@ -3,8 +3,8 @@
 /// each token and block of channels the power of two that they count in. In memory:
 ///   rearranged: the block of each channel, u8[dim] (else channel c belongs to block c / 32)
 ///   exponents of f32 (0: all values are 0), u8: keys [tile][block][16 tokens], values [token][block]
-///   mantissas in units of 16 bytes, which unpack to a vector of a tile (kv_tile.hpp): keys [tile][pair of dims], byte =
-///   token; values [pair of tokens][16 dims], byte = dim. The lower half is the first of the pair.
+///   mantissas in units of 16 bytes, which unpack to a vector of a tile (kv_tile.hpp): keys [tile][pair of dims], byte
+///   = token; values [pair of tokens][16 dims], byte = dim. The lower half is the first of the pair.
 /// What comes out is exact in bf16.
 
 #include <cstddef>
@@ -17,9 +17,9 @@ namespace snug {
 struct KvBlocks {
   static constexpr std::size_t kBlock = 32, kTokens = 64, kMostBlocks = 16;
 
-  bool keys;         ///< else values
+  bool keys;  ///< else values
   bool rearranged;
-  std::size_t dim;   ///< a multiple of 16, at most kBlock * kMostBlocks
+  std::size_t dim;  ///< a multiple of 16, at most kBlock * kMostBlocks
 
   constexpr std::size_t blocks() const { return (dim + kBlock - 1) / kBlock; }
   constexpr std::size_t exponents() const { return rearranged ? dim : 0; }

@@ -4,6 +4,7 @@
 
 #include "base/error.hpp"
 #include "kv/block_codec.hpp"
+#include "kv/coupled_codec.hpp"
 #include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
 #include "kv/plain_codec.hpp"
@@ -27,6 +28,15 @@ std::unique_ptr<KvCodec> blocks(KvSide side, std::shared_ptr<const KvModel> mode
   return make_block_codec(side, std::move(model), kRearrange);
 }
 
+template <std::size_t kWidth>
+std::unique_ptr<KvCodec> coupled(KvSide side, std::shared_ptr<const KvModel> model) {
+  return make_coupled_codec(side, std::move(model), kWidth);
+}
+template <std::size_t kWidth>
+KvTables learn_coupled(const KvLearning& from) {
+  return learn_coupled(from, kWidth);
+}
+
 constexpr KvMethod kMethods[] = {
     {"bf16", "as it is", make_plain_codec},
     {"q8", "8 bits, keys per channel, values per token, groups of 64", integers<8, 64>},
@@ -39,15 +49,17 @@ constexpr KvMethod kMethods[] = {
     {"bfp-4-plain", "the same with channels as they stand", blocks<false>},
     {"group-1", "1 bit, groups of 32 of two levels: the means of the lower and the upper values", make_group_bit_codec},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
+    {"cq-2", "CQ: 4 channels share 8 bits, learned (snug calibrate)", coupled<4>, learn_coupled<4>},
+    {"cq-1", "CQ: 8 channels share 8 bits, learned", coupled<8>, learn_coupled<8>},
 };
 
-const KvMethod& find(std::string_view name) {
+}  // namespace
+
+const KvMethod& find_kv_method(std::string_view name) {
   for (const KvMethod& method : kMethods)
     if (method.name == name) return method;
   fail<UsageError>("unknown KV codec \"{}\"; there are {} (KEYS/VALUES for two)", name, kv_method_names());
 }
-
-}  // namespace
 
 std::span<const KvMethod> kv_methods() {
   return kMethods;
@@ -68,12 +80,13 @@ KvChoice parse_kv_choice(std::string_view text) {
   const std::size_t slash = text.find('/');
   const std::string_view keys = text.substr(0, slash), values = slash == text.npos ? keys : text.substr(slash + 1);
   if (text.empty() || (keys == "bf16" && values == "bf16")) return {};
-  return {std::string(find(keys).name), std::string(find(values).name)};
+  return {std::string(find_kv_method(keys).name), std::string(find_kv_method(values).name)};
 }
 
 KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> model) {
   if (!choice.coded()) return {};
-  return {choice.name(), find(choice.keys).make(KvSide::keys, model), find(choice.values).make(KvSide::values, model)};
+  return {choice.name(), find_kv_method(choice.keys).make(KvSide::keys, model),
+          find_kv_method(choice.values).make(KvSide::values, model)};
 }
 
 }  // namespace snug

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "kv/kv_learning.hpp"
 #include "kv/kv_shape.hpp"
 
 namespace snug {
@@ -41,6 +42,8 @@ public:
   virtual void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const = 0;
   /// One head's tiles. Called from many threads at once.
   virtual void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const = 0;
+  /// Memory of tables that serve all pages of the model.
+  virtual Bytes table_bytes() const { return 0; }
   /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
   virtual const KvCodes* codes(std::size_t) const { return nullptr; }
 
@@ -99,8 +102,12 @@ KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> m
 struct KvMethod {
   std::string_view name, help;
   std::unique_ptr<KvCodec> (*make)(KvSide side, std::shared_ptr<const KvModel> model);
+  /// Of methods that `snug calibrate` prepares: both sides' tables, which `make` reads from beside the model.
+  KvTables (*learn)(const KvLearning& from) = nullptr;
 };
 std::span<const KvMethod> kv_methods();
+/// Throws UsageError listing the known names.
+const KvMethod& find_kv_method(std::string_view name);
 /// "bf16, q8, ..."
 std::string kv_method_names();
 

@@ -23,6 +23,7 @@ std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
     : shapes_(std::move(shapes)), format_(std::move(format)) {
+  if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
@@ -68,7 +69,7 @@ Bytes KvPools::slack_bytes() const {
   for (const auto* pools : {&pools_, &coded_pools_})
     for (const auto& pool : *pools)
       if (pool) distinct.insert(pool.get());
-  Bytes total = 0;
+  Bytes total = tables_.bytes();
   for (const PagePool* pool : distinct) total += pool->slab_bytes();
   return total;
 }

@@ -31,12 +31,13 @@ public:
   Bytes bytes(std::size_t tokens) const { return kv_bytes(shapes_, format_, tokens); }
   /// The same while it takes in up to `rows` more in one call.
   Bytes most_bytes(std::size_t tokens, std::size_t rows) const;
-  /// Memory beyond the pages themselves, at most: a part-filled slab of every pool.
+  /// Memory beyond the pages themselves, at most: a part-filled slab of every pool, and the codecs' tables.
   Bytes slack_bytes() const;
 
 private:
   std::vector<KvShape> shapes_;
   KvFormat format_;
+  Reservation tables_;                                          ///< of the codecs
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
 };
 

@@ -75,6 +75,14 @@ struct ForwardStats {
 /// Sees a dense layer's block: x[rows][width] that goes in, hidden[rows][neurons] after the activation.
 using FfnObserver = std::function<void(std::size_t layer, std::size_t rows, const float* x, const float* hidden)>;
 
+/// What an attention layer computes for some rows, normalised, but before rotation and scaling: of row r at r * stride.
+struct KvRows {
+  std::size_t kv_layer, rows, stride;
+  const float* queries;        ///< [heads][k_dim]
+  const float *keys, *values;  ///< [kv_heads][k_dim or v_dim]; null when the layer attends to the KV of another
+};
+using KvObserver = std::function<void(const KvRows& rows)>;
+
 /// Not thread-safe but for resize(): one forward at a time. `ledger` and `pool` outlive the model.
 class Model {
 public:
@@ -103,6 +111,8 @@ public:
                           const std::function<void(Bytes done, Bytes all)>& progress) const = 0;
   /// From now on `observer` sees what dense layers compute; empty: nothing is observed any more.
   virtual void observe_ffn(FfnObserver observer) = 0;
+  /// From now on `observer` sees what goes into the KV cache, and what asks for it; empty: nothing any more.
+  virtual void observe_kv(KvObserver observer) = 0;
   virtual SparseFfnStats sparse_ffn_stats() const = 0;
   /// In a budget for a context (of one sequence): what loading does, and what to expect.
   virtual MemoryPlan plan(Bytes budget, std::size_t context) const = 0;

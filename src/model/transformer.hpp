@@ -54,6 +54,7 @@ public:
   void record_routing(RoutingTrace* trace) override;
   void write_pack(const std::string& path, const std::function<void(Bytes done, Bytes all)>& progress) const override;
   void observe_ffn(FfnObserver observer) override { on_ffn_ = std::move(observer); }
+  void observe_kv(KvObserver observer) override { on_kv_ = std::move(observer); }
   SparseFfnStats sparse_ffn_stats() const override { return sparse_ ? sparse_->stats() : SparseFfnStats(); }
   MemoryPlan plan(Bytes budget, std::size_t context) const override;
   std::unique_ptr<Sequence> new_sequence(std::size_t max_tokens) override;
@@ -120,6 +121,7 @@ private:
   std::unique_ptr<SparseFfn> sparse_;
   bool decoding_ = false;  ///< the call has one row: sparse blocks are for such calls
   FfnObserver on_ffn_;
+  KvObserver on_kv_;
   Products::Act act_;
   ForwardStats stats_;
   std::unique_ptr<KvPools> pools_;

@@ -52,29 +52,43 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
     for (std::size_t h = 0; h < heads; ++h)
       kernels().rope(x + h * c.k_dim, a_->cos + at, a_->sin + at, pairs, config_.pairing == RopePairing::split_half);
   };
+  const auto prepare = [&](std::size_t row) {
+    float* q = a_->qkv + row * a_->qkv_stride;
+    for (std::size_t h = 0; gated && h < c.heads; ++h) {
+      std::copy_n(q + (2 * h + 1) * c.k_dim, c.k_dim, a_->gate + row * a_->gate_stride + h * c.k_dim);
+      std::copy_n(q + 2 * h * c.k_dim, c.k_dim, q + h * c.k_dim);
+    }
+    norm(q, c.heads, layer.query_norm);
+    if (!own_kv) return;
+    float *k = q + layer.query.rows, *v = k + kv_dim;
+    if (layer.value.rows == 0) std::copy_n(k, kv_dim, v);
+    norm(k, c.kv_heads, layer.key_norm);
+    for (std::size_t h = 0; config_.value_norm && h < c.kv_heads; ++h)
+      kernels().rms_norm(v + h * c.v_dim, nullptr, config_.norm_epsilon, c.v_dim, v + h * c.v_dim);
+  };
+  if (on_kv_) {
+    pool_.parallel_for(rows, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
+      for (std::size_t row = from; row < to; ++row) prepare(row);
+    });
+    const float* k = own_kv ? a_->qkv + layer.query.rows : nullptr;
+    on_kv_({own_kv ? index : static_cast<std::size_t>(c.kv_from), rows, a_->qkv_stride, a_->qkv, k,
+            own_kv ? k + kv_dim : nullptr});
+  }
   for (const RowRun& run : runs) {
     pool_.parallel_for(run.count, kRowGrain, [&](std::size_t from, std::size_t to, unsigned) {
       for (std::size_t i = from; i < to; ++i) {
         const std::size_t row = run.row + i, position = run.position + i;
+        if (!on_kv_) prepare(row);
         float* q = a_->qkv + row * a_->qkv_stride;
-        for (std::size_t h = 0; gated && h < c.heads; ++h) {
-          std::copy_n(q + (2 * h + 1) * c.k_dim, c.k_dim, a_->gate + row * a_->gate_stride + h * c.k_dim);
-          std::copy_n(q + 2 * h * c.k_dim, c.k_dim, q + h * c.k_dim);
-        }
-        norm(q, c.heads, layer.query_norm);
         if (pairs) rotate(q, c.heads, row);
         kernels().scale(q, config_.attention_scale, q_dim);
         if (!own_kv) continue;
         float *k = q + layer.query.rows, *v = k + kv_dim;
-        if (layer.value.rows == 0) std::copy_n(k, kv_dim, v);
-        norm(k, c.kv_heads, layer.key_norm);
         if (pairs) rotate(k, c.kv_heads, row);
         for (std::size_t h = 0; h < c.kv_heads; ++h) {
-          float* value = v + h * c.v_dim;
-          if (config_.value_norm) kernels().rms_norm(value, nullptr, config_.norm_epsilon, c.v_dim, value);
           kernels().store_key(k + h * c.k_dim, c.k_dim, position % kTileTokens,
                               run.kv->key_tile(index, h, position / kTileTokens));
-          kernels().store_value(value, c.v_dim, position % kTileTokens,
+          kernels().store_value(v + h * c.v_dim, c.v_dim, position % kTileTokens,
                                 run.kv->value_tile(index, h, position / kTileTokens));
         }
       }

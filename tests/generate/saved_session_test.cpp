@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "generate/session.hpp"
 #include "model/transformer.hpp"
+#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -21,7 +22,8 @@ struct TinyEngine {
       : ledger(Ledger::kUnlimited),
         pool(2),
         model(parse(tiny_model({.context = 1024, .hybrid = hybrid})), ledger, pool,
-              ModelOptions{.max_rows = max_rows, .context = 1024, .kv = parse_kv_choice(kv)}) {}
+              with_kv({.max_rows = max_rows, .context = 1024}, kv, folder)) {}
+  TemporaryFolder folder;
   Ledger ledger;
   ThreadPool pool;
   Transformer model;

@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "format/pack.hpp"
 #include "model/transformer.hpp"
+#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -72,13 +73,13 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
 }
 
 TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
+  const TemporaryFolder folder;
   const std::string file = tiny_model({.context = 1024}),
                     prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
   const auto run = [&](std::string_view kv, unsigned threads, std::size_t rows, std::size_t speculate) {
     Ledger ledger(Ledger::kUnlimited);
     ThreadPool pool(threads);
-    Transformer model(parse(file), ledger, pool,
-                      ModelOptions{.max_rows = rows, .context = 1024, .kv = parse_kv_choice(kv)});
+    Transformer model(parse(file), ledger, pool, with_kv({.max_rows = rows, .context = 1024}, kv, folder));
     return answer(model, prompt, 150, 1024, speculate).hash;
   };
   const std::uint64_t plain = run("", 2, 64, 0);
@@ -149,10 +150,11 @@ TEST(SessionTest, AForkGoesOnAsIfItHadBeenFedFromTheStart) {
   for (const bool hybrid : {false, true})
     for (const KvMethod& method : kv_methods()) {
       SCOPED_TRACE(method.name);
+      const TemporaryFolder folder;
       Ledger ledger(Ledger::kUnlimited);
       ThreadPool pool(2);
       Transformer model(parse(tiny_model({.context = 1024, .hybrid = hybrid})), ledger, pool,
-                        ModelOptions{.max_rows = 64, .context = 1024, .kv = parse_kv_choice(method.name)});
+                        with_kv({.max_rows = 64, .context = 1024}, method.name, folder));
       std::vector<TokenId> common = model.tokenizer().encode(kPrompt + kPrompt + kPrompt + kPrompt + kPrompt),
                            ends[] = {model.tokenizer().encode(kPrompt), model.tokenizer().encode("something else")};
       Session session(model, 1024, greedy());
@@ -181,10 +183,11 @@ TEST(SessionTest, ForksDecodeInOneBatch) {
   for (const bool hybrid : {false, true})
     for (const KvMethod& method : kv_methods()) {
       SCOPED_TRACE(method.name);
+      const TemporaryFolder folder;
       Ledger ledger(Ledger::kUnlimited);
       ThreadPool pool(2);
       Transformer model(parse(tiny_model({.context = 512, .hybrid = hybrid})), ledger, pool,
-                        ModelOptions{.max_rows = 64, .context = 512, .kv = parse_kv_choice(method.name)});
+                        with_kv({.max_rows = 64, .context = 512}, method.name, folder));
       std::vector<TokenId> common;
       for (int i = 0; i < 250; ++i) common.push_back(i * 7 % 200);
       const auto root = model.new_sequence(512);

@@ -38,8 +38,7 @@ TEST(KvBlocksTest, UnpackWhatTheLayoutSays) {
               const int steps = static_cast<int>(layout.upper(token, c) ? mantissa >> 4 : mantissa & 15) - 8;
               const int exponent =
                   std::to_integer<int>(page[layout.exponents() + layout.exponent_index(token, block)]) - 127;
-              const std::size_t slot = token % kTileTokens,
-                                at = keys ? key_index(slot, c) : value_index(slot, c, dim);
+              const std::size_t slot = token % kTileTokens, at = keys ? key_index(slot, c) : value_index(slot, c, dim);
               const std::uint32_t bits = std::uint32_t{tiles[token / kTileTokens * kv_tile_values(dim) + at]} << 16;
               float value;
               std::memcpy(&value, &bits, sizeof value);

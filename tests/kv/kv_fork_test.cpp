@@ -6,6 +6,8 @@
 
 #include "base/error.hpp"
 #include "kv/kv_store.hpp"
+#include "support/kv_learning.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace snug {
 namespace {
@@ -13,10 +15,11 @@ namespace {
 const KvShape kFull{2, 32, 32, 0}, kWindow{1, 32, 32, 128};
 
 KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
-  auto model = std::make_shared<KvModel>();
-  model->shapes = std::move(shapes);
-  model->ropes.resize(model->shapes.size());
-  return make_kv_format(parse_kv_choice(name), model);
+  const testing_support::TemporaryFolder folder;
+  KvModel model;
+  model.shapes = std::move(shapes);
+  model.ropes.resize(model.shapes.size());
+  return testing_support::learned_format(name, model, folder.file("m.gguf"));
 }
 
 Bytes kv_used(const Ledger& ledger) {

@@ -7,13 +7,19 @@
 #include <cmath>
 #include <random>
 
+#include "support/kv_learning.hpp"
+#include "support/temporary_folder.hpp"
+
 namespace snug::reference {
 namespace {
 
-std::shared_ptr<const KvModel> some_model() {
+std::shared_ptr<const KvModel> some_model(const std::string& path) {
   auto model = std::make_shared<KvModel>();
+  model->path = path;
   model->shapes = {{2, 64, 64, 0}, {3, 96, 32, 0}};
   model->ropes.resize(model->shapes.size());
+  model->ropes[0] = {{1.0, 0.1, 0.01, 0.001}, 1.2f, true};
+  model->ropes[1] = {std::vector<double>(48, 0.3), 1, false};
   return model;
 }
 
@@ -64,9 +70,11 @@ double error_of(const std::vector<bf16_t>& tiles, const RandomPage& page) {
 
 template <class F>
 void for_each_case(F&& f) {
-  const auto model = some_model();
+  const testing_support::TemporaryFolder folder;
+  const auto model = some_model(folder.file("m.gguf"));
   for (const KvReference& row : kReferences)
     for (const KvSide side : {KvSide::keys, KvSide::values}) {
+      testing_support::learn_kv(row.method, *model);
       const KvFormat format = make_kv_format(parse_kv_choice(row.method), model);
       const KvCodec& codec = side == KvSide::keys ? *format.keys : *format.values;
       for (std::size_t layer = 0; layer < model->shapes.size(); ++layer) {

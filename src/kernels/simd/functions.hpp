@@ -45,6 +45,15 @@ void add_low_rank_kv(const float* lines, const float* positions, std::size_t ran
 
 void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
 
+void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
+void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);
+void rotate_lines(float* lines, const KvRotation& rotation, bool back);
+
+void keys_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
+void values_of_centroids(const std::byte* codes, const bf16_t* centroids, const KvCentroids& layout, bf16_t* tiles);
+void nearest_centroids(const float* lines, const float* centroids, const float* bias, std::size_t width,
+                       std::byte* codes);
+
 void causal_conv(const float* const* inputs, const float* weights, std::size_t taps, std::size_t n, float* out);
 void delta_rule(const float* from, float* to, const DeltaStep& step, float* out);
 
