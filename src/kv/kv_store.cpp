@@ -300,12 +300,19 @@ void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
   stored_ = tokens;
 }
 
+void KvStore::summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary) {
+  summaries_.resize(pages_.size());
+  summaries_[layer] = std::move(summary);
+}
+
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
   for (const auto* lists : {&pages_, &coded_})
     for (const auto& list : *lists)
       for (const PageRef& page : list)
         if (page) total += page.bytes();
+  for (const auto& summary : summaries_)
+    if (summary) total += summary->memory_bytes();
   return total;
 }
 

@@ -10,6 +10,7 @@
 #include "base/thread_pool.hpp"
 #include "kv/kv_codec.hpp"
 #include "kv/kv_shape.hpp"
+#include "kv/low_rank_summary.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
@@ -87,7 +88,13 @@ public:
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
-  /// Of its pages, shared ones too.
+  /// What stands for tokens of a layer that left; null: nothing.
+  void summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary);
+  const LowRankSummary* summary(std::size_t layer) const {
+    return summaries_.empty() ? nullptr : summaries_[layer].get();
+  }
+
+  /// Of its pages and summaries, shared ones too.
   Bytes memory_bytes() const;
 
   KvHeld held(std::size_t layer) const;
@@ -117,7 +124,8 @@ private:
   std::size_t loaded_ = 0;                   ///< tokens that hold() got, when behind windows no slack came with them
   std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
   std::vector<std::vector<PageRef>> coded_;  ///< the same
-  std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_
+  std::vector<std::shared_ptr<const LowRankSummary>> summaries_;  ///< of each layer, or empty
+  std::vector<std::size_t> coded_count_;                          ///< of each layer: pages that are filled in coded_
 };
 
 }  // namespace snug
