@@ -16,6 +16,7 @@
 #include "kernels/kv_centroids.hpp"
 #include "kernels/kv_codes.hpp"
 #include "kernels/kv_lines.hpp"
+#include "kernels/kv_tile.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -30,6 +31,10 @@ struct AttentionPart {
   const bf16_t* const* v_tiles = nullptr;
   std::size_t tiles = 0;             ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
+  /// Pages (of four tiles) that are multiplied as integers in place of their tiles; null: tiles. Those that a query
+  /// sees come before the tiles it sees.
+  const KvCodes *k_codes = nullptr, *v_codes = nullptr;
+  const std::byte *k_pages[kPartTokens / kCodedPageTokens] = {}, *v_pages[kPartTokens / kCodedPageTokens] = {};
   /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
   const bf16_t* const* next_keys = nullptr;
   std::size_t next_tiles = 0;

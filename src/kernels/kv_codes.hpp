@@ -1,47 +1,52 @@
 #pragma once
-/// Integer codes of a page of keys or values, laid out so that they unpack into the tiles of kv_tile.hpp.
+/// Integer codes of a page of 64 keys or values of one head, laid out so that attention multiplies them as they are.
 ///
-/// A page is `pairs` pairs of lines: of two dimensions for keys, of two tokens for values. A pair has `vectors` vectors
-/// of 32 values whose lanes alternate between its two lines. `group` vectors (16 values of each line per vector) share
-/// a scale and a least value per line: value = least + code * scale. In memory a group is
-///   bf16 scale[2], bf16 least[2], then units of 16 bytes:
-/// byte i of a unit holds, from the lowest bits up, the codes at i, 16 + i, 32 + i, ... of what the unit covers.
+/// Seen from the product, a page is `columns` columns of 16 lanes by `depth` lines: a column is 16 tokens and a line a
+/// dimension for keys (scores add over dimensions), a column is 16 dimensions and a line a token for values (sums add
+/// over tokens). `group` columns share a scale and a least value per line: value = least + code * scale.
+///
+/// In memory, per group of columns: bf16 scale[depth], bf16 least[depth]; then per column units of 64 bytes. A unit is
+/// 32 words of 16 bits; word 2 * lane + i holds the codes of lines 2 p + i of 16 / bits consecutive pairs p of lines,
+/// from the lowest bits up.
 
 #include <cstddef>
 #include <cstdint>
 
 namespace snug {
 
+inline constexpr std::size_t kCodedPageTokens = 64;
+
 /// Of products that are added to a page (KernelTable::add_low_rank_kv).
 inline constexpr std::size_t kMostKvRank = 8;
 
 struct KvCodes {
-  std::size_t bits;            ///< 1, 2, 4 or 8
-  std::size_t group;           ///< vectors
-  std::size_t pairs, vectors;  ///< the last group of a pair may be shorter
-  /// Where vectors of a pair, and pairs, lie in the tiles (bf16 values).
-  std::size_t vector_stride, pair_stride;
+  std::size_t bits;     ///< 1, 2, 4 or 8
+  std::size_t depth;    ///< a multiple of 16
+  std::size_t columns;  ///< the last group may be shorter
+  std::size_t group;
+  /// Where columns and pairs of lines lie in the tiles of the page (bf16 values; kernels/kv_tile.hpp).
+  std::size_t column_stride, pair_stride;
   /// What the least and the largest code stand for: the extremes of a line in its group; the means of what lies below
   /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
   enum class Ends : std::uint8_t { extremes, half_means, fitted };
   Ends ends = Ends::extremes;
 
-  constexpr std::size_t lines() const { return 2 * pairs; }
-  constexpr std::size_t positions() const { return 16 * vectors; }
-  /// Where a line's value at a position lies in the tiles.
+  /// Values of a line, and where one lies in the tiles.
+  constexpr std::size_t positions() const { return 16 * columns; }
   constexpr std::size_t index(std::size_t line, std::size_t position) const {
-    return line / 2 * pair_stride + position / 16 * vector_stride + position % 16 * 2 + line % 2;
+    return line / 2 * pair_stride + position / 16 * column_stride + position % 16 * 2 + line % 2;
   }
 
-  static constexpr std::size_t kHeadBytes = 8, kUnitBytes = 16;
-  constexpr std::size_t group_bytes(std::size_t group_vectors) const {
-    return kHeadBytes + (group_vectors * 4 * bits + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
+  static constexpr std::size_t kUnitBytes = 64;
+  constexpr std::size_t groups() const { return (columns + group - 1) / group; }
+  constexpr std::size_t unit_pairs() const { return 16 / bits; }
+  constexpr std::size_t column_bytes() const { return (depth / 2 + unit_pairs() - 1) / unit_pairs() * kUnitBytes; }
+  /// Of one group's scales and least values.
+  constexpr std::size_t head_bytes() const { return depth * 4; }
+  constexpr std::size_t column_offset(std::size_t column) const {
+    return groups() * head_bytes() + column * column_bytes();
   }
-  constexpr std::size_t pair_bytes() const {
-    const std::size_t rest = vectors % group;
-    return vectors / group * group_bytes(group) + (rest ? group_bytes(rest) : 0);
-  }
-  constexpr std::size_t bytes() const { return pairs * pair_bytes(); }
+  constexpr std::size_t bytes() const { return column_offset(columns); }
 };
 
 }  // namespace snug

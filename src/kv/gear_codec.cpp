@@ -40,12 +40,12 @@ struct Layout {
         position_bytes(codes.positions() <= 256 ? 1 : 2) {
     codes.ends = KvCodes::Ends::fitted;
   }
-  std::size_t outlier_count() const { return codes.lines() * outliers; }
+  std::size_t outlier_count() const { return codes.depth * outliers; }
   std::size_t places() const { return codes.bytes() + outlier_count() * sizeof(bf16_t); }
   std::size_t scales() const { return round_up(places() + outlier_count() * position_bytes, sizeof(bf16_t)); }
   std::size_t factors() const { return scales() + 2 * kRank * sizeof(bf16_t); }
   std::size_t bytes() const {
-    return round_up(factors() + kRank * (codes.lines() + codes.positions()), KvCodes::kUnitBytes);
+    return round_up(factors() + kRank * (codes.depth + codes.positions()), KvCodes::kUnitBytes);
   }
 };
 
@@ -121,7 +121,7 @@ private:
     const std::size_t n = codes.positions();
     std::vector<float> line(n);
     std::vector<std::uint16_t> order(n);
-    for (std::size_t l = 0, out = 0; l < codes.lines(); ++l) {
+    for (std::size_t l = 0, out = 0; l < codes.depth; ++l) {
       float mean = 0;
       for (std::size_t i = 0; i < n; ++i) mean += line[i] = from_bf16(tiles[codes.index(l, i)]);
       mean /= static_cast<float>(n);
@@ -142,7 +142,7 @@ private:
 
   static void encode_head(const Layout& layout, const bf16_t* tiles, std::byte* page) {
     const KvCodes& codes = layout.codes;
-    const std::size_t lines = codes.lines(), n = codes.positions();
+    const std::size_t lines = codes.depth, n = codes.positions();
     std::memset(page, 0, layout.bytes());
     std::vector<bf16_t> rest(tiles, tiles + lines * n), coded(rest.size());
     take_outliers(layout, rest.data(), page);
@@ -161,7 +161,7 @@ private:
   }
 
   static void add_product(const Layout& layout, const std::byte* page, bf16_t* tiles) {
-    const std::size_t lines = layout.codes.lines(), n = layout.codes.positions();
+    const std::size_t lines = layout.codes.depth, n = layout.codes.positions();
     bf16_t scales[2 * kRank];
     std::memcpy(scales, page + layout.scales(), sizeof scales);
     const auto* factor = reinterpret_cast<const std::int8_t*>(page + layout.factors());
@@ -179,7 +179,7 @@ private:
   static void put_outliers(const Layout& layout, const std::byte* page, bf16_t* tiles) {
     const KvCodes& codes = layout.codes;
     const std::byte *value = page + codes.bytes(), *place = page + layout.places();
-    for (std::size_t l = 0; l < codes.lines(); ++l)
+    for (std::size_t l = 0; l < codes.depth; ++l)
       for (std::size_t k = 0; k < layout.outliers; ++k, value += sizeof(bf16_t), place += layout.position_bytes) {
         std::size_t at = std::to_integer<std::size_t>(place[0]);
         if (layout.position_bytes == 2) at |= std::to_integer<std::size_t>(place[1]) << 8;

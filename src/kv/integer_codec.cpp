@@ -22,6 +22,7 @@ public:
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
       kernels().pack_kv(heads[head], codes, page + head * codes.bytes());
   }
+  const KvCodes* codes(std::size_t layer) const override { return &codes_[layer]; }
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
     const KvCodes& codes = codes_[place.layer];
     kernels().unpack_kv(page + head * codes.bytes(), codes, tiles);
@@ -35,9 +36,8 @@ private:
 }  // namespace
 
 KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t group) {
-  if (side == KvSide::keys)
-    return {bits, group / kTileTokens, dim / 2, kPageTiles, kv_tile_values(dim), 2 * kTileTokens, {}};
-  return {bits, group / 16, kPageTokens / 2, dim / 16, 32, 2 * dim, {}};
+  if (side == KvSide::keys) return {bits, dim, kPageTiles, group / kTileTokens, kv_tile_values(dim), 2 * kTileTokens};
+  return {bits, kPageTokens, dim / 16, group / 16, 2 * 16, 2 * dim};
 }
 
 std::unique_ptr<KvCodec> make_integer_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits,

@@ -221,8 +221,14 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     if (!page) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
     const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
-    format.keys->decode(place, head, page, keys);
-    format.values->decode(place, head, page + key_bytes, values);
+    if (const KvCodes* codes = format.keys->codes(layer))
+      out.key_pages[p] = page + head * codes->bytes();
+    else
+      format.keys->decode(place, head, page, keys);
+    if (const KvCodes* codes = format.values->codes(layer))
+      out.value_pages[p] = page + key_bytes + head * codes->bytes();
+    else
+      format.values->decode(place, head, page + key_bytes, values);
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;

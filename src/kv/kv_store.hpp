@@ -80,11 +80,14 @@ public:
   struct PartTiles {
     const bf16_t* keys[kPartTiles];
     const bf16_t* values[kPartTiles];
+    /// Pages in place of their tiles, where kernels multiply what the codec makes.
+    const std::byte* key_pages[kPartPages] = {};
+    const std::byte* value_pages[kPartPages] = {};
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
-  /// Of the first `coded` pages, those in the partition are decoded into `memory` (room for a partition's tiles of keys
-  /// and values), and the tiles in `out` are there.
+  /// Of the first `coded` pages, those in the partition come as the codec has them where kernels multiply that, else
+  /// decoded into `memory` (room for a partition's tiles of keys and values).
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 

@@ -1,7 +1,8 @@
 #pragma once
 /// What tokens that left the cache still add to attention (LESS, arXiv 2402.09398). Of each KV head of a layer a
-/// numerator H f32[rank][v_dim] = sum of psi(k) v^T and a denominator z f32[rank] = sum of psi(k): a query with features
-/// phi(q) gives them the weight phi(q) . z and the value phi(q) H, beside exp(q . k) of the tokens that are there.
+/// numerator H f32[rank][v_dim] = sum of psi(k) v^T and a denominator z f32[rank] = sum of psi(k): a query with
+/// features phi(q) gives them the weight phi(q) . z and the value phi(q) H, beside exp(q . k) of the tokens that are
+/// there.
 
 #include <functional>
 

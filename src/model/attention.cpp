@@ -88,9 +88,14 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   KvStore::PartTiles tiles, following;
   AttentionPart view;
   view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
-  if (coded_)
+  if (coded_) {
     run.kv->decode_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), worker.decoded,
                         tiles);
+    view.k_codes = run.kv->format().keys->codes(kv_layer);
+    view.v_codes = run.kv->format().values->codes(kv_layer);
+    std::copy_n(tiles.key_pages, kPartPages, view.k_pages);
+    std::copy_n(tiles.value_pages, kPartPages, view.v_pages);
+  }
   view.k_tiles = tiles.keys;
   view.v_tiles = tiles.values;
   view.k_dim = layer.k_dim;

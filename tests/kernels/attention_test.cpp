@@ -343,5 +343,48 @@ std::string table_name(const testing::TestParamInfo<const KernelTable*>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Isa, Attention, testing::ValuesIn(available_kernels()), table_name);
 
+/// Coded pages are multiplied as integers: the result is that over their values, whatever stands beside a query.
+TEST(CodedAttention, IsThatOverTheUnpackedTiles) {
+  for (const KernelTable* k : available_kernels())
+    for (const std::size_t bits : {1u, 2u, 4u, 8u})
+      for (const std::size_t group : {2u, 4u})
+        for (const std::size_t dim : {16u, 64u, 80u, 512u}) {
+          constexpr std::size_t kQueries = 30, kTokens = 200;
+          Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 5);
+          const KvCodes keys{bits, dim, 4, group, kv_tile_values(dim), 32},
+              values{bits, kCodedPageTokens, dim / 16, group, 32, 2 * dim};
+          std::vector<std::byte> pages[2];
+          AttentionPart part = p.part();
+          for (std::size_t page = 0; page < 2; ++page) {
+            pages[page].resize(keys.bytes() + values.bytes());
+            bf16_t *k_tiles = p.keys.data() + page * 64 * dim, *v_tiles = p.values.data() + page * 64 * dim;
+            k->pack_kv(k_tiles, keys, pages[page].data());
+            k->pack_kv(v_tiles, values, pages[page].data() + keys.bytes());
+            k->unpack_kv(pages[page].data(), keys, k_tiles);
+            k->unpack_kv(pages[page].data() + keys.bytes(), values, v_tiles);
+            part.k_pages[page] = pages[page].data();
+            part.v_pages[page] = pages[page].data() + keys.bytes();
+          }
+          part.k_codes = &keys;
+          part.v_codes = &values;
+          for (std::size_t i = 0; i < kQueries; ++i) p.begin[i] = i % 3 == 0 ? static_cast<std::uint32_t>(4 * i) : 0;
+          const Result plain = run(*k, p), coded = run(*k, p, 0, kQueries, part);
+          double worst = 0, size = 0;
+          for (std::size_t i = 0; i < kQueries; ++i)
+            for (std::size_t d = 0; d < dim; ++d) {
+              const double want = plain.acc[i * dim + d] / plain.state[i].sum;
+              worst = std::max(worst, std::abs(coded.acc[i * dim + d] / coded.state[i].sum - want));
+              size = std::max(size, std::abs(want));
+            }
+          // Unpacked values and probabilities are rounded to bf16, scores of 512 values by so much more.
+          EXPECT_LE(worst, 0.02 * size) << k->name << ", " << bits << " bits, group " << group << ", dim " << dim;
+          for (const std::size_t first : {0u, 7u, 29u}) {
+            const Result alone = run(*k, p, first, 1, part);
+            for (std::size_t d = 0; d < dim; ++d)
+              ASSERT_EQ(alone.acc[d], coded.acc[first * dim + d]) << k->name << ", query " << first;
+          }
+        }
+}
+
 }  // namespace
 }  // namespace snug

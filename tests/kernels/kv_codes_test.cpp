@@ -25,24 +25,24 @@ float bf16_value(bf16_t x) {
 }
 
 KvCodes key_codes(std::size_t bits, std::size_t group, std::size_t dim) {
-  return {bits, group, dim / 2, kTiles, kv_tile_values(dim), 2 * kTileTokens, {}};
+  return {bits, dim, kTiles, group, kv_tile_values(dim), 2 * kTileTokens};
 }
 KvCodes value_codes(std::size_t bits, std::size_t group, std::size_t dim) {
-  return {bits, group, kTokens / 2, dim / 16, 32, 2 * dim, {}};
+  return {bits, kTokens, dim / 16, group, 32, 2 * dim};
 }
 
 /// A page in which each line has its own magnitude.
 std::vector<bf16_t> random_page(const KvCodes& codes, unsigned seed) {
-  std::vector<bf16_t> tiles(codes.pairs * codes.vectors * 32);
+  std::vector<bf16_t> tiles(codes.depth * codes.columns * 16);
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  for (std::size_t p = 0; p < codes.pairs; ++p) {
+  for (std::size_t p = 0; p < codes.depth / 2; ++p) {
     const float size[] = {std::exp(3 * normal(random)), std::exp(3 * normal(random))},
                 middle[] = {10 * normal(random), 10 * normal(random)};
-    for (std::size_t v = 0; v < codes.vectors; ++v)
+    for (std::size_t v = 0; v < codes.columns; ++v)
       for (std::size_t i = 0; i < 32; ++i) {
         const float x = size[i % 2] * (normal(random) + middle[i % 2]);
-        kernels().to_bf16(&x, 1, &tiles[p * codes.pair_stride + v * codes.vector_stride + i]);
+        kernels().to_bf16(&x, 1, &tiles[p * codes.pair_stride + v * codes.column_stride + i]);
       }
   }
   return tiles;
@@ -68,14 +68,14 @@ TEST(KvCodesTest, ErrorsAreHalfAStep) {
       std::vector<bf16_t> back(tiles.size());
       k->pack_kv(tiles.data(), c, page.data());
       k->unpack_kv(page.data(), c, back.data());
-      for (std::size_t p = 0; p < c.pairs; ++p)
-        for (std::size_t first = 0; first < c.vectors; first += c.group)
+      for (std::size_t p = 0; p < c.depth / 2; ++p)
+        for (std::size_t first = 0; first < c.columns; first += c.group)
           for (std::size_t line = 0; line < 2; ++line) {
-            const std::size_t last = std::min(c.vectors, first + c.group);
+            const std::size_t last = std::min(c.columns, first + c.group);
             float low = INFINITY, high = -INFINITY, worst = 0, largest = 0;
             for (std::size_t v = first; v < last; ++v)
               for (std::size_t i = line; i < 32; i += 2) {
-                const std::size_t at = p * c.pair_stride + v * c.vector_stride + i;
+                const std::size_t at = p * c.pair_stride + v * c.column_stride + i;
                 const float x = bf16_value(tiles[at]);
                 low = std::min(low, x), high = std::max(high, x), largest = std::max(largest, std::abs(x));
                 worst = std::max(worst, std::abs(x - bf16_value(back[at])));
@@ -103,7 +103,7 @@ TEST(KvCodesTest, InstructionSetsAgree) {
       std::size_t codes_off = 0;
       for (std::size_t i = 0; i < page.size(); ++i) codes_off += page[i] != expected[i];
       EXPECT_LE(codes_off, page.size() / 1000) << k->name;  // ties, where products are fused or not
-      EXPECT_EQ(back, expected_tiles) << k->name << " " << c.bits << " bits, " << c.pairs << " pairs";
+      EXPECT_EQ(back, expected_tiles) << k->name << " " << c.bits << " bits, " << c.depth / 2 << " pairs";
     }
   }
 }
@@ -155,13 +155,13 @@ TEST(KvCodesTest, ALowRankProductIsAdded) {
   std::normal_distribution<float> normal;
   for (const KvCodes& c : {key_codes(4, 4, 80), value_codes(4, 4, 80)}) {
     const std::vector<bf16_t> tiles = random_page(c, 5);
-    std::vector<float> lines(c.lines() * kRank), positions(c.positions() * kRank * 2);
+    std::vector<float> lines(c.depth * kRank), positions(c.positions() * kRank * 2);
     for (float& x : lines) x = normal(random);
     for (std::size_t i = 0; i < positions.size(); i += 2) positions[i] = positions[i + 1] = normal(random);
     for (const KernelTable* k : available_kernels()) {
       std::vector<bf16_t> sum = tiles;
       k->add_low_rank_kv(lines.data(), positions.data(), kRank, c, sum.data());
-      for (std::size_t l = 0; l < c.lines(); ++l)
+      for (std::size_t l = 0; l < c.depth; ++l)
         for (std::size_t at = 0; at < c.positions(); ++at) {
           float expected = bf16_value(tiles[c.index(l, at)]);
           for (std::size_t r = 0; r < kRank; ++r)

@@ -104,7 +104,7 @@ TEST(KvCodecTest, RowsMayBeTakenBackByAPage) {
 TEST(KvCodecTest, WhatAFailedCallCodedIsCodedAgain) {
   ThreadPool pool(1);
   Ledger ledger(Ledger::kUnlimited);
-  KvPools pools(ledger, {kShape}, format_of("q8", {kShape}));
+  KvPools pools(ledger, {kShape}, format_of("bf16/q8", {kShape}));
   KvStore store(pools, 64);
   std::vector<bf16_t> memory(2 * kPartTokens * 64);
   const auto decoded = [&](bf16_t value) {

@@ -1,5 +1,5 @@
-// A summary of tokens that left the cache enters attention with its own numerator and denominator: held against a direct
-// computation, with few rows (partitions are shared out) and many, with sinks and without.
+// A summary of tokens that left the cache enters attention with its own numerator and denominator: held against a
+// direct computation, with few rows (partitions are shared out) and many, with sinks and without.
 
 #include <gtest/gtest.h>
 
@@ -78,7 +78,8 @@ TEST(SummaryAttentionTest, IsWhatAFirstPartOfTheSoftmaxWouldBe) {
     auto summary = std::make_shared<LowRankSummary>(ledger, shape, kRank, features);
     for (std::size_t h = 0; h < kKvHeads; ++h) {
       for (std::size_t t = 0; t < kTokens; ++t) {
-        const float *key = c.keys.data() + (h * kTokens + t) * kDim, *value = c.values.data() + (h * kTokens + t) * kDim;
+        const float *key = c.keys.data() + (h * kTokens + t) * kDim,
+                    *value = c.values.data() + (h * kTokens + t) * kDim;
         kernels().store_key(key, kDim, t % kTileTokens, store.key_tile(0, h, t / kTileTokens));
         kernels().store_value(value, kDim, t % kTileTokens, store.value_tile(0, h, t / kTileTokens));
       }

@@ -8,6 +8,7 @@
 /// that the values get add up to 1, and only their proportions carry the rounding.
 
 #include "kernels/attention_scratch.hpp"
+#include "kernels/simd/attention_codes.hpp"
 #include "kernels/simd/attention_tiles.hpp"
 
 namespace snug::SNUG_ISA_NS {
@@ -29,16 +30,43 @@ Range tile_range(std::uint32_t begin, std::uint32_t end) {
   return {begin / kTileTokens, (end + kTileTokens - 1) / kTileTokens};
 }
 
+constexpr std::size_t kPageTiles = kCodedPageTokens / kTileTokens;
+
+Range page_range(Range tiles) {
+  return {tiles.begin / kPageTiles * kPageTiles, (tiles.end + kPageTiles - 1) / kPageTiles * kPageTiles};
+}
+
+/// The first tile of the range that is not coded; those before it are, page by page.
+std::size_t first_plain(const std::byte* const* pages, Range tiles) {
+  std::size_t t = tiles.begin;
+  while (t < tiles.end && pages[t / kPageTiles] != nullptr) t = (t / kPageTiles + 1) * kPageTiles;
+  return t < tiles.end ? t : tiles.end;
+}
+
 /// How many tiles ahead, in the order of reading: keys of the part, its values, keys of the next part.
 std::size_t tiles_ahead(std::size_t dim) {
   const std::size_t tiles = kAheadValues / kv_tile_values(dim);
   return tiles < 2 ? 2 : tiles;
 }
 
+/// Raw scores of a block of queries over coded pages; those of a page's tiles outside of `tiles` are filled in too.
+void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+                 AttentionScratch& scratch) {
+  for (std::size_t dim = 0; dim < part.k_dim; dim += kCodedDepth) {
+    const std::size_t dims = part.k_dim - dim < kCodedDepth ? part.k_dim - dim : kCodedDepth;
+    for (std::size_t q = 0; q < count; ++q)
+      for (std::size_t d = 0; d < dims; d += 16)
+        store(scratch.wide_queries + q * kCodedDepth + d, load_bf16(queries + q * part.k_dim + dim + d));
+    for (std::size_t page = tiles.begin / kPageTiles; page * kPageTiles < tiles.end; ++page)
+      multiply_page(part.k_pages[page], *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth, count,
+                    scratch.scores + page * kCodedPageTokens, kPartTokens, dim > 0, scratch.coded);
+  }
+}
+
 /// Raw scores of a block of queries over the tiles that one of them sees; other tiles may be absent and are never
 /// touched.
-void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
-                    AttentionScratch& scratch) {
+void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+                 AttentionScratch& scratch) {
   for (std::size_t dim = 0; dim < part.k_dim; dim += kQueryChunk) {
     const std::size_t dims = part.k_dim - dim < kQueryChunk ? part.k_dim - dim : kQueryChunk;
     for (std::size_t q = 0; q < count; ++q) {
@@ -57,7 +85,7 @@ void compute_scores(const AttentionPart& part, const bf16_t* queries, std::size_
 
     for (std::size_t q = 0; q < count; q += kScoreQueries) {
       const std::size_t n = count - q < kScoreQueries ? count - q : kScoreQueries;
-      const std::size_t step = score_tiles(n);
+      const std::size_t step = score_step(n);
       for (std::size_t t = tiles.begin; t < tiles.end;) {
         const bool many = t + step <= tiles.end;
         const ScoreArgs args = {scratch.queries + q * kQueryChunk,
@@ -89,7 +117,21 @@ float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* 
   return hmax(top);
 }
 
-/// Probabilities of one query relative to its maximum, 0 in the block's other tiles; returns their sum.
+/// Weights of coded values, in place of their scores: relative to the maximum, 0 in the block's other tiles. Returns
+/// their sum.
+float exponentiate_coded(Range own, Range block, float top, float* scores) {
+  F32x16 sum = zero();
+  for (std::size_t t = block.begin; t < block.end; ++t) {
+    float* at = scores + t * kTileTokens;
+    const bool sees = t >= own.begin && t < own.end;
+    const F32x16 weight = sees ? exp2_coarse(mul(sub(load(at), set1(top)), set1(kLog2E))) : zero();
+    store(at, weight);
+    sum = add(sum, weight);
+  }
+  return hsum(sum);
+}
+
+/// The same for values in tiles: rounded to bf16.
 float exponentiate(Range own, Range block, float top, const float* scores, bf16_t* probabilities) {
   // Two tiles are added at once, so the block's range is taken to even tiles.
   const std::size_t begin = block.begin & ~std::size_t{1}, end = (block.end + 1) & ~std::size_t{1};
@@ -111,7 +153,17 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
   return hsum(sum);
 }
 
-void sum_values(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, float* acc) {
+/// acc = weights times coded values.
+void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, AttentionScratch& scratch, float* acc) {
+  const std::size_t first = tiles.begin / kPageTiles;
+  for (std::size_t page = first; page * kPageTiles < tiles.end; ++page)
+    multiply_page(part.v_pages[page], *part.v_codes, 0, kCodedPageTokens, scratch.scores + page * kCodedPageTokens,
+                  kPartTokens, count, acc, part.v_dim, page > first, scratch.coded);
+}
+
+/// acc (+)= probabilities times values in tiles.
+void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, bool more,
+               float* acc) {
   // The last tiles name the next part's keys; without that hint the tile itself, which costs nothing.
   const bf16_t* ahead[kMaxTiles];
   const std::size_t distance = tiles_ahead(part.v_dim);
@@ -132,15 +184,9 @@ void sum_values(const AttentionPart& part, std::size_t count, Range tiles, const
       const std::size_t d = vectors - vector < kValueVectors ? vectors - vector : kValueVectors;
       for (std::size_t g = 0; g < groups; ++g) {
         const std::size_t q = count * g / groups, n = count * (g + 1) / groups - q;
-        const ValueArgs args = {probabilities + q * kPartTokens,
-                                part.v_tiles,
-                                ahead,
-                                tile,
-                                tile_end,
-                                part.v_dim,
-                                vector,
-                                tile == tiles.begin,
-                                acc + q * part.v_dim};
+        const ValueArgs args = {
+            probabilities + q * kPartTokens, part.v_tiles,        ahead, tile, tile_end, part.v_dim, vector,
+            tile == tiles.begin && !more,    acc + q * part.v_dim};
         kValueTable[(n - 1) * kValueVectors + d - 1](args);
       }
     }
@@ -162,15 +208,25 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
     __builtin_memset(acc, 0, count * part.v_dim * sizeof(float));
     return;
   }
-  compute_scores(part, queries, count, block, scratch);
+  const std::size_t plain_keys = first_plain(part.k_pages, block), plain_values = first_plain(part.v_pages, block);
+  if (plain_keys > block.begin) score_pages(part, queries, count, {block.begin, plain_keys}, scratch);
+  if (plain_keys < block.end) score_tiles(part, queries, count, {plain_keys, block.end}, scratch);
   for (std::size_t q = 0; q < count; ++q) {
     state[q].max = mask_scores(begin[q], end[q], softcap, scratch.scores + q * kPartTokens);
   }
   for (std::size_t q = 0; q < count; ++q) {
-    state[q].sum = exponentiate(tile_range(begin[q], end[q]), block, state[q].max, scratch.scores + q * kPartTokens,
-                                scratch.probabilities + q * kPartTokens);
+    // Pages are whole: weights of tiles that the block does not see are needed too, as zeros.
+    const Range own = tile_range(begin[q], end[q]), coded = page_range({block.begin, plain_values});
+    float* scores = scratch.scores + q * kPartTokens;
+    state[q].sum = 0;
+    if (plain_values > block.begin) state[q].sum = exponentiate_coded(own, coded, state[q].max, scores);
+    if (plain_values < block.end)
+      state[q].sum +=
+          exponentiate(own, {plain_values, block.end}, state[q].max, scores, scratch.probabilities + q * kPartTokens);
   }
-  sum_values(part, count, block, scratch.probabilities, acc);
+  if (plain_values > block.begin) sum_pages(part, count, {block.begin, plain_values}, scratch, acc);
+  if (plain_values < block.end)
+    sum_tiles(part, count, {plain_values, block.end}, scratch.probabilities, plain_values > block.begin, acc);
 }
 
 }  // namespace

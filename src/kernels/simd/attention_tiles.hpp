@@ -19,12 +19,12 @@ namespace snug::SNUG_ISA_NS {
 /// 24 of 32 registers are accumulators; few queries take more tiles, so that there are enough independent sums to hide
 /// the latency of a product.
 constexpr std::size_t kScoreQueries = 12, kValueQueries = 6, kValueVectors = 4;
-constexpr std::size_t score_tiles(std::size_t queries) {
+constexpr std::size_t score_step(std::size_t queries) {
   return queries <= 3 ? 4 : 2;
 }
 #else
 constexpr std::size_t kScoreQueries = 4, kValueQueries = 4, kValueVectors = 1;
-constexpr std::size_t score_tiles(std::size_t) {
+constexpr std::size_t score_step(std::size_t) {
   return 1;
 }
 #endif
@@ -133,13 +133,13 @@ void value_tile(const ValueArgs& args) {
 using ScoreFunction = void (*)(const ScoreArgs&);
 using ValueFunction = void (*)(const ValueArgs&);
 
-/// By queries - 1: for score_tiles(queries) tiles, and for one.
+/// By queries - 1: for score_step(queries) tiles, and for one.
 struct ScorePair {
   ScoreFunction many, one;
 };
 template <std::size_t... I>
 constexpr std::array<ScorePair, sizeof...(I)> score_table(std::index_sequence<I...>) {
-  return {ScorePair{score_tile<I + 1, score_tiles(I + 1)>, score_tile<I + 1, 1>}...};
+  return {ScorePair{score_tile<I + 1, score_step(I + 1)>, score_tile<I + 1, 1>}...};
 }
 inline constexpr auto kScoreTable = score_table(std::make_index_sequence<kScoreQueries>{});
 

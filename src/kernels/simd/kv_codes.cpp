@@ -2,9 +2,8 @@
 
 #include "kernels/kv_codes.hpp"
 
-#include "kernels/kv_tile.hpp"
-#include "kernels/simd/bytes.hpp"
 #include "kernels/simd/functions.hpp"
+#include "kernels/simd/words.hpp"
 
 namespace snug::SNUG_ISA_NS {
 
@@ -17,85 +16,74 @@ float from_bf16(bf16_t x) {
   return value;
 }
 
-/// Lanes a, b, a, b, ... of a pair.
+/// Lanes a, b, a, b, ...
 F32x16 alternate(float a, float b) {
   alignas(64) float lanes[16];
-  for (std::size_t i = 0; i < 16; i += 2) {
-    lanes[i] = a;
-    lanes[i + 1] = b;
-  }
+  for (std::size_t i = 0; i < 16; i += 2) lanes[i] = a, lanes[i + 1] = b;
   return load(lanes);
 }
-F32x16 alternate(const bf16_t* pair) {
-  return alternate(from_bf16(pair[0]), from_bf16(pair[1]));
-}
 
-template <std::size_t kBits>
-void unpack_widened(const std::byte* in, std::size_t vectors, std::size_t stride, bf16_t* out) {
-  bf16_t head[4];
-  __builtin_memcpy(head, in, sizeof head);
-  const F32x16 scale = alternate(head), least = alternate(head + 2);
-  constexpr std::size_t kPerUnit = 8 / kBits;  // of 16 values
-  const std::byte* units = in + KvCodes::kHeadBytes;
-  for (std::size_t half = 0; half < 2 * vectors; ++half) {
-    const U32x16 unit = widen(load_vector<U8x16>(units + half / kPerUnit * KvCodes::kUnitBytes));
-    const U32x16 code = unit >> splat(static_cast<std::uint32_t>(half % kPerUnit * kBits)) & splat((1u << kBits) - 1);
-    store_bf16(out + half / 2 * stride + half % 2 * 16, fma(to_f32(code), scale, least));
-  }
-}
-
+/// A pair of lines of one group, ready to turn codes into values.
+struct LinePair {
+  F32x16 scale, least;
 #if defined(SNUG_ISA_avx512)
-
-/// All values that codes of at most 4 bits can stand for are one register: 16 of the first line, 16 of the second.
-template <std::size_t kBits>
-void unpack_group(const std::byte* in, std::size_t vectors, std::size_t stride, bf16_t* out) {
-  bf16_t head[4];
-  __builtin_memcpy(head, in, sizeof head);
-  const __m512 code = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512 first = _mm512_fmadd_ps(code, _mm512_set1_ps(from_bf16(head[0])), _mm512_set1_ps(from_bf16(head[2])));
-  const __m512 second = _mm512_fmadd_ps(code, _mm512_set1_ps(from_bf16(head[1])), _mm512_set1_ps(from_bf16(head[3])));
-  const __m512i values = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-  const __m512i odd = _mm512_set1_epi32(0x00100000), mask = _mm512_set1_epi16((1 << kBits) - 1);
-  constexpr std::size_t kPerUnit = 4 / kBits;  // vectors
-  in += KvCodes::kHeadBytes;
-  for (std::size_t v = 0; v < vectors; in += KvCodes::kUnitBytes) {
-    const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
-    // The upper 16 lanes want the codes behind those of the lower 16.
-    const __m512i wide = _mm512_cvtepu8_epi16(bytes);
-    for (std::size_t i = 0; i < kPerUnit && v < vectors; ++i, ++v, out += stride) {
-      const auto low = static_cast<short>(2 * i * kBits), high = static_cast<short>((2 * i + 1) * kBits);
-      const __m512i shift = _mm512_inserti64x4(_mm512_set1_epi16(low), _mm256_set1_epi16(high), 1);
-      const __m512i index = _mm512_or_si512(_mm512_and_si512(_mm512_srlv_epi16(wide, shift), mask), odd);
-      _mm512_storeu_si512(out, _mm512_permutexvar_epi16(index, values));
-    }
-  }
-}
-
-#else
-
-template <std::size_t kBits>
-void unpack_group(const std::byte* in, std::size_t vectors, std::size_t stride, bf16_t* out) {
-  unpack_widened<kBits>(in, vectors, stride, out);
-}
-
+  /// All values that codes of at most 4 bits can stand for: 16 of the first line, 16 of the second.
+  __m512i values;
 #endif
 
-/// f(codes of a group, its vectors, its tiles) for each group of a page.
-template <class Code, class Tile, class F>
-void for_each_group(Code* page, const KvCodes& codes, Tile* tiles, F&& f) {
-  for (std::size_t p = 0; p < codes.pairs; ++p)
-    for (std::size_t v = 0; v < codes.vectors; v += codes.group) {
-      const std::size_t n = codes.vectors - v < codes.group ? codes.vectors - v : codes.group;
-      f(page, n, tiles + p * codes.pair_stride + v * codes.vector_stride);
-      page += codes.group_bytes(n);
+  LinePair(const bf16_t* scales, const bf16_t* leasts, std::size_t bits) {
+    const float s[2] = {from_bf16(scales[0]), from_bf16(scales[1])},
+                l[2] = {from_bf16(leasts[0]), from_bf16(leasts[1])};
+#if defined(SNUG_ISA_avx512)
+    if (bits <= 4) {
+      const __m512 code = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      const __m512 first = _mm512_fmadd_ps(code, _mm512_set1_ps(s[0]), _mm512_set1_ps(l[0]));
+      const __m512 second = _mm512_fmadd_ps(code, _mm512_set1_ps(s[1]), _mm512_set1_ps(l[1]));
+      values = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+      scale = least = zero();
+      return;
     }
-}
+    values = _mm512_setzero_si512();
+#else
+    (void)bits;
+#endif
+    scale = alternate(s[0], s[1]);
+    least = alternate(l[0], l[1]);
+  }
 
-template <void (*kUnpack)(const std::byte*, std::size_t, std::size_t, bf16_t*)>
-void unpack_page(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
-  for_each_group(in, codes, tiles, [&](const std::byte* group, std::size_t vectors, bf16_t* out) {
-    kUnpack(group, vectors, codes.vector_stride, out);
-  });
+  /// Codes (words below 1 << bits) to 32 bf16.
+  SNUG_INLINE void store_values(U16x32 code, std::size_t bits, bf16_t* out) const {
+#if defined(SNUG_ISA_avx512)
+    if (bits <= 4) {
+      const __m512i odd = _mm512_set1_epi32(0x00100000);
+      _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_or_si512(reinterpret_cast<__m512i>(code), odd), values));
+      return;
+    }
+#else
+    (void)bits;
+#endif
+    for (std::size_t half = 0; half < 2; ++half)
+      store_bf16(out + 16 * half, fma(to_f32(half_words(code, half)), scale, least));
+  }
+};
+
+template <std::size_t kBits>
+void unpack_page(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
+  constexpr std::size_t kUnitPairs = 16 / kBits;
+  const U16x32 mask = splat_word((1u << kBits) - 1);
+  for (std::size_t first = 0; first < c.columns; first += c.group) {
+    const std::size_t last = first + c.group < c.columns ? first + c.group : c.columns;
+    const auto* scales = reinterpret_cast<const bf16_t*>(page + first / c.group * c.head_bytes());
+    for (std::size_t pair = 0; pair < c.depth / 2; ++pair) {
+      const LinePair lines(scales + 2 * pair, scales + c.depth + 2 * pair, kBits);
+      const std::size_t unit = pair / kUnitPairs * KvCodes::kUnitBytes, shift = pair % kUnitPairs * kBits;
+      for (std::size_t column = first; column < last; ++column) {
+        const auto words = load_vector<U16x32>(page + c.column_offset(column) + unit);
+        lines.store_values(words >> splat_word(static_cast<unsigned>(shift)) & mask, kBits,
+                           tiles + column * c.column_stride + pair * c.pair_stride);
+      }
+    }
+  }
 }
 
 bf16_t nearest_bf16(float x) {
@@ -104,152 +92,168 @@ bf16_t nearest_bf16(float x) {
   return static_cast<bf16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-struct Span {
-  float low, high;
+/// Of the two lines of a pair.
+struct Spans {
+  float low[2], high[2];
 };
 
-/// Of a line: every second value of its vectors.
-Span extremes(const bf16_t* line, std::size_t vectors, std::size_t stride) {
-  Span span{from_bf16(*line), from_bf16(*line)};
-  for (std::size_t v = 0; v < vectors; ++v)
-    for (std::size_t i = 0; i < 32; i += 2) {
-      const float x = from_bf16(line[v * stride + i]);
-      span.low = x < span.low ? x : span.low;
-      span.high = x > span.high ? x : span.high;
-    }
-  return span;
+/// f(16 values of the pair, lines alternating) for all of a group.
+template <class F>
+void for_each_vector(const bf16_t* tiles, const KvCodes& c, std::size_t columns, F&& f) {
+  for (std::size_t column = 0; column < columns; ++column)
+    for (std::size_t half = 0; half < 2; ++half) f(load_bf16(tiles + column * c.column_stride + 16 * half));
+}
+
+/// Folds every second lane.
+template <class F>
+void fold_lines(F32x16 v, F&& f, float* out) {
+  alignas(64) float lanes[16];
+  store(lanes, v);
+  for (std::size_t line = 0; line < 2; ++line) {
+    out[line] = lanes[line];
+    for (std::size_t i = line + 2; i < 16; i += 2) out[line] = f(out[line], lanes[i]);
+  }
+}
+
+Spans extremes(const bf16_t* tiles, const KvCodes& c, std::size_t columns) {
+  F32x16 low = load_bf16(tiles), high = low;
+  for_each_vector(tiles, c, columns, [&](F32x16 x) {
+    low = min(low, x);
+    high = max(high, x);
+  });
+  Spans spans;
+  fold_lines(low, [](float a, float b) { return a < b ? a : b; }, spans.low);
+  fold_lines(high, [](float a, float b) { return a > b ? a : b; }, spans.high);
+  return spans;
 }
 
 /// The means of a line's values below and from their mean on.
-Span half_means(const bf16_t* line, std::size_t vectors, std::size_t stride) {
-  float middle = 0, below = 0;
-  Span sums{0, 0};
-  const auto n = static_cast<float>(vectors * 16);
-  for (std::size_t v = 0; v < vectors; ++v)
-    for (std::size_t i = 0; i < 32; i += 2) middle += from_bf16(line[v * stride + i]);
-  middle /= n;
-  for (std::size_t v = 0; v < vectors; ++v)
-    for (std::size_t i = 0; i < 32; i += 2) {
-      const float x = from_bf16(line[v * stride + i]);
-      const bool low = x < middle;
-      below += low ? 1.0f : 0.0f;
-      (low ? sums.low : sums.high) += x;
-    }
-  if (below == 0 || below == n) return {middle, middle};
-  return {sums.low / below, sums.high / (n - below)};
+Spans half_means(const bf16_t* tiles, const KvCodes& c, std::size_t columns) {
+  const auto plus = [](float a, float b) { return a + b; };
+  const auto n = static_cast<float>(columns * 16);
+  F32x16 sum = zero(), low = zero(), below = zero();
+  for_each_vector(tiles, c, columns, [&](F32x16 x) { sum = add(sum, x); });
+  float all[2], low_sum[2], low_count[2];
+  fold_lines(sum, plus, all);
+  const F32x16 middle = alternate(all[0] / n, all[1] / n);
+  for_each_vector(tiles, c, columns, [&](F32x16 x) {
+    const Mask16 is_low = less(x, middle);
+    low = add(low, select(is_low, x, zero()));
+    below = add(below, select(is_low, set1(1.0f), zero()));
+  });
+  fold_lines(low, plus, low_sum);
+  fold_lines(below, plus, low_count);
+  Spans spans;
+  for (std::size_t line = 0; line < 2; ++line) {
+    const bool even = low_count[line] == 0 || low_count[line] == n;
+    spans.low[line] = even ? all[line] / n : low_sum[line] / low_count[line];
+    spans.high[line] = even ? all[line] / n : (all[line] - low_sum[line]) / (n - low_count[line]);
+  }
+  return spans;
 }
 
-/// The ends between which even steps meet a line best: from the extremes, and from closer ends, codes and ends are
-/// fitted to each other in turn.
-Span fitted(const bf16_t* line, std::size_t vectors, std::size_t stride, float levels) {
-  alignas(64) float x[kPartTokens];
-  for (std::size_t v = 0; v < vectors; ++v)
-    for (std::size_t i = 0; i < 16; ++i) x[v * 16 + i] = from_bf16(line[v * stride + 2 * i]);
-  const Span all = extremes(line, vectors, stride);
-  const auto n = static_cast<float>(vectors * 16);
-  Span best = all;
-  float least_error = -1;
-  for (float cut = 0; cut < 0.2f; cut += 0.05f) {
-    const float range = all.high - all.low;
-    Span span{all.low + cut * range, all.high - cut * range};
-    for (int pass = 0; pass < 3; ++pass) {
-      const float scale = (span.high - span.low) / levels;
-      if (!(scale > 0)) break;
-      F32x16 code_sum = zero(), square_sum = zero(), product_sum = zero(), x_sum = zero(), error = zero();
-      for (std::size_t v = 0; v < vectors; ++v) {
-        const F32x16 value = load(x + v * 16), from_low = sub(value, set1(span.low));
-        const F32x16 code = max(min(round(mul(from_low, set1(1.0f / scale))), set1(levels)), zero());
-        const F32x16 off = sub(from_low, mul(code, set1(scale)));
-        code_sum = add(code_sum, code);
-        square_sum = fma(code, code, square_sum);
-        product_sum = fma(code, value, product_sum);
-        x_sum = add(x_sum, value);
-        error = fma(off, off, error);
+/// The ends between which even steps meet a line best: from its extremes, and from closer ends, codes and ends are
+/// fitted to each other in turn. REQUIRES: columns <= 16.
+Spans fitted(const bf16_t* tiles, const KvCodes& c, std::size_t columns, float levels) {
+  Spans best = extremes(tiles, c, columns);
+  const auto n = static_cast<float>(columns * 16);
+  for (std::size_t line = 0; line < 2; ++line) {
+    alignas(64) float x[16 * 16];
+    for (std::size_t i = 0; i < columns * 16; ++i)
+      x[i] = from_bf16(tiles[i / 16 * c.column_stride + i % 16 * 2 + line]);
+    const float lowest = best.low[line], range = best.high[line] - lowest;
+    float least_error = -1;
+    for (float cut = 0; cut < 0.2f; cut += 0.05f) {
+      float low = lowest + cut * range, scale = range * (1 - 2 * cut) / levels;
+      for (int pass = 0; pass < 3 && scale > 0; ++pass) {
+        F32x16 code_sum = zero(), square_sum = zero(), product_sum = zero(), x_sum = zero(), error = zero();
+        for (std::size_t i = 0; i < columns * 16; i += 16) {
+          const F32x16 value = load(x + i), from_low = sub(value, set1(low));
+          const F32x16 code = max(zero(), min(round(mul(from_low, set1(1.0f / scale))), set1(levels)));
+          const F32x16 off = sub(from_low, mul(code, set1(scale)));
+          code_sum = add(code_sum, code);
+          square_sum = fma(code, code, square_sum);
+          product_sum = fma(code, value, product_sum);
+          x_sum = add(x_sum, value);
+          error = fma(off, off, error);
+        }
+        if (const float e = hsum(error); least_error < 0 || e < least_error) {
+          least_error = e;
+          best.low[line] = low;
+          best.high[line] = low + scale * levels;
+        }
+        const float codes = hsum(code_sum), sum = hsum(x_sum), spread = n * hsum(square_sum) - codes * codes;
+        if (!(spread > 0)) break;
+        scale = (n * hsum(product_sum) - codes * sum) / spread;
+        low = (sum - scale * codes) / n;
       }
-      if (const float e = hsum(error); least_error < 0 || e < least_error) {
-        least_error = e;
-        best = span;
-      }
-      const float c = hsum(code_sum), sum = hsum(x_sum), spread = n * hsum(square_sum) - c * c;
-      if (!(spread > 0)) break;
-      const float step = (n * hsum(product_sum) - c * sum) / spread;
-      span.low = (sum - step * c) / n;
-      span.high = span.low + step * levels;
     }
   }
   return best;
 }
 
-Span ends_of(const bf16_t* line, std::size_t vectors, std::size_t stride, const KvCodes& codes, float levels) {
-  switch (codes.ends) {
+Spans spans_of(const bf16_t* tiles, const KvCodes& c, std::size_t columns, float levels) {
+  switch (c.ends) {
     case KvCodes::Ends::half_means:
-      return half_means(line, vectors, stride);
+      return half_means(tiles, c, columns);
     case KvCodes::Ends::fitted:
-      return fitted(line, vectors, stride, levels);
+      return fitted(tiles, c, columns, levels);
     default:
-      return extremes(line, vectors, stride);
+      return extremes(tiles, c, columns);
   }
 }
 
-void pack_group(const bf16_t* tiles, std::size_t vectors, std::size_t stride, const KvCodes& codes, std::byte* out) {
-  const std::size_t bits = codes.bits;
-  const auto levels = static_cast<float>((1u << bits) - 1);
-  bf16_t head[4];
+/// Codes of one pair of lines in `columns` columns; `units` is the pair's unit in the first of them.
+void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::size_t shift, bf16_t* scales,
+               bf16_t* leasts, std::byte* units) {
+  const auto levels = static_cast<float>((1u << c.bits) - 1);
+  const Spans spans = spans_of(tiles, c, columns, levels);
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
-    const Span span = ends_of(tiles + line, vectors, stride, codes, levels);
-    head[2 + line] = nearest_bf16(span.low);
-    least[line] = from_bf16(head[2 + line]);
-    head[line] = nearest_bf16((span.high - least[line]) / levels);
-    const float scale = from_bf16(head[line]);
+    leasts[line] = nearest_bf16(spans.low[line]);
+    least[line] = from_bf16(leasts[line]);
+    scales[line] = nearest_bf16((spans.high[line] - least[line]) / levels);
+    const float scale = from_bf16(scales[line]);
     inverse[line] = scale > 0 ? 1.0f / scale : 0.0f;
   }
-  __builtin_memcpy(out, head, sizeof head);
-  out += KvCodes::kHeadBytes;
-  const std::size_t per_unit = 8 / bits;
-  __builtin_memset(out, 0, (2 * vectors + per_unit - 1) / per_unit * KvCodes::kUnitBytes);
-  auto* units = reinterpret_cast<std::uint8_t*>(out);
-  for (std::size_t half = 0; half < 2 * vectors; ++half)
-    for (std::size_t i = 0; i < 16; ++i) {
-      const float x = from_bf16(tiles[half / 2 * stride + half % 2 * 16 + i]);
-      const float scaled = (x - least[i % 2]) * inverse[i % 2] + 0.5f;
-      const auto code = static_cast<std::uint32_t>(scaled < levels ? scaled > 0 ? scaled : 0.0f : levels);
-      units[half / per_unit * KvCodes::kUnitBytes + i] |= static_cast<std::uint8_t>(code << (half % per_unit * bits));
+  const F32x16 from = alternate(least[0], least[1]), factor = alternate(inverse[0], inverse[1]), top = set1(levels);
+  for (std::size_t column = 0; column < columns; ++column) {
+    alignas(64) std::int16_t codes[32];
+    for (std::size_t half = 0; half < 2; ++half) {
+      const F32x16 x = load_bf16(tiles + column * c.column_stride + 16 * half);
+      store_i16(codes + 16 * half, to_i32(max(zero(), min(mul(sub(x, from), factor), top))));
     }
+    std::byte* unit = units + column * c.column_bytes();
+    const U16x32 merged = load_vector<U16x32>(unit) | load_vector<U16x32>(codes)
+                                                          << splat_word(static_cast<unsigned>(shift));
+    __builtin_memcpy(unit, &merged, sizeof merged);
+  }
 }
 
 }  // namespace
 
-void unpack_kv(const std::byte* in, const KvCodes& codes, bf16_t* tiles) {
+void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles) {
   switch (codes.bits) {
     case 1:
-      return unpack_page<unpack_group<1>>(in, codes, tiles);
+      return unpack_page<1>(page, codes, tiles);
     case 2:
-      return unpack_page<unpack_group<2>>(in, codes, tiles);
+      return unpack_page<2>(page, codes, tiles);
     case 4:
-      return unpack_page<unpack_group<4>>(in, codes, tiles);
+      return unpack_page<4>(page, codes, tiles);
     default:
-      return unpack_page<unpack_widened<8>>(in, codes, tiles);
+      return unpack_page<8>(page, codes, tiles);
   }
 }
 
-void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* out) {
-  for_each_group(out, codes, tiles, [&](std::byte* group, std::size_t vectors, const bf16_t* in) {
-    pack_group(in, vectors, codes.vector_stride, codes, group);
-  });
-}
-
-void add_low_rank_kv(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
-                     bf16_t* tiles) {
-  F32x16 line[kMostKvRank];
-  for (std::size_t p = 0; p < codes.pairs; ++p, lines += 2 * rank) {
-    for (std::size_t r = 0; r < rank; ++r) line[r] = alternate(lines[2 * r], lines[2 * r + 1]);
-    for (std::size_t half = 0; half < 2 * codes.vectors; ++half) {
-      bf16_t* at = tiles + p * codes.pair_stride + half / 2 * codes.vector_stride + half % 2 * 16;
-      F32x16 x = load_bf16(at);
-      for (std::size_t r = 0; r < rank; ++r) x = fma(line[r], load(positions + (r * 2 * codes.vectors + half) * 16), x);
-      store_bf16(at, x);
-    }
+void pack_kv(const bf16_t* tiles, const KvCodes& c, std::byte* page) {
+  __builtin_memset(page + c.column_offset(0), 0, c.bytes() - c.column_offset(0));
+  for (std::size_t first = 0; first < c.columns; first += c.group) {
+    const std::size_t columns = first + c.group < c.columns ? c.group : c.columns - first;
+    auto* scales = reinterpret_cast<bf16_t*>(page + first / c.group * c.head_bytes());
+    for (std::size_t pair = 0; pair < c.depth / 2; ++pair)
+      pack_pair(tiles + first * c.column_stride + pair * c.pair_stride, c, columns, pair % c.unit_pairs() * c.bits,
+                scales + 2 * pair, scales + c.depth + 2 * pair,
+                page + c.column_offset(first) + pair / c.unit_pairs() * KvCodes::kUnitBytes);
   }
 }
 

@@ -1,0 +1,144 @@
+#pragma once
+/// The two products of attention over coded pages (kernels/kv_codes.hpp), without unpacking them into memory.
+///
+/// value = least + code * scale, so sum_i x_i value_i = sum_i x_i least_i + sum_i (x_i scale_i) code_i. Per page, group
+/// and query, x_i scale_i are rounded to 14 bits and a sign (relative to their largest: far finer than any code), and
+/// the products with the codes are exact integers.
+
+#include <array>
+#include <utility>
+
+#include "kernels/attention_scratch.hpp"
+#include "kernels/kv_codes.hpp"
+#include "kernels/simd/words.hpp"
+
+namespace snug::SNUG_ISA_NS {
+
+/// Queries and columns whose sums stay in registers.
+#if defined(SNUG_ISA_avx512)
+inline constexpr std::size_t kCodeQueries = 12, kCodeColumns = 2;
+#else
+inline constexpr std::size_t kCodeQueries = 4, kCodeColumns = 1;
+#endif
+
+struct CodeArgs {
+  const std::byte* column;  ///< its first unit
+  std::size_t column_bytes, units;
+  const std::int16_t* x;       ///< [Q][kCodedDepth]
+  const float *factor, *base;  ///< [Q]: out = base + factor * integer sum
+  float* out;                  ///< [Q][out_stride], 16 per column
+  std::size_t out_stride;
+  bool add;  ///< to what is in out
+};
+
+template <std::size_t kBits, std::size_t Q, std::size_t T>
+void multiply_codes(const CodeArgs& args) {
+  constexpr std::size_t kUnitPairs = 16 / kBits;
+  I32x16 acc[Q][T];
+#pragma GCC unroll 16
+  for (std::size_t q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+    for (std::size_t t = 0; t < T; ++t) acc[q][t] = set1_i32(0);
+  const U16x32 mask = splat_word((1u << kBits) - 1);
+  const std::int16_t* x = args.x;
+  for (std::size_t unit = 0; unit < args.units; ++unit, x += 2 * kUnitPairs) {
+    U16x32 words[T];
+#pragma GCC unroll 2
+    for (std::size_t t = 0; t < T; ++t)
+      words[t] = load_vector<U16x32>(args.column + t * args.column_bytes + unit * KvCodes::kUnitBytes);
+#pragma GCC unroll 16
+    for (std::size_t pair = 0; pair < kUnitPairs; ++pair) {
+      U16x32 code[T];
+#pragma GCC unroll 2
+      for (std::size_t t = 0; t < T; ++t)
+        code[t] = pair + 1 == kUnitPairs ? words[t] >> splat_word(16 - kBits)
+                                         : words[t] >> splat_word(static_cast<unsigned>(pair * kBits)) & mask;
+#pragma GCC unroll 16
+      for (std::size_t q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+        for (std::size_t t = 0; t < T; ++t) acc[q][t] = dot_words(acc[q][t], code[t], x + q * kCodedDepth + 2 * pair);
+    }
+  }
+#pragma GCC unroll 16
+  for (std::size_t q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+    for (std::size_t t = 0; t < T; ++t) {
+      float* out = args.out + q * args.out_stride + 16 * t;
+      const F32x16 sum = fma(to_f32(acc[q][t]), set1(args.factor[q]), set1(args.base[q]));
+      store(out, args.add ? snug::SNUG_ISA_NS::add(load(out), sum) : sum);
+    }
+}
+
+using CodeFunction = void (*)(const CodeArgs&);
+
+/// By (queries - 1) * kCodeColumns + columns - 1.
+template <std::size_t kBits, std::size_t... I>
+constexpr std::array<CodeFunction, sizeof...(I)> code_functions(std::index_sequence<I...>) {
+  return {multiply_codes<kBits, I / kCodeColumns + 1, I % kCodeColumns + 1>...};
+}
+template <std::size_t kBits>
+inline constexpr auto kCodeTable = code_functions<kBits>(std::make_index_sequence<kCodeQueries * kCodeColumns>{});
+
+inline CodeFunction code_function(std::size_t bits, std::size_t queries, std::size_t columns) {
+  const std::size_t at = (queries - 1) * kCodeColumns + columns - 1;
+  return bits == 1   ? kCodeTable<1>[at]
+         : bits == 2 ? kCodeTable<2>[at]
+         : bits == 4 ? kCodeTable<4>[at]
+                     : kCodeTable<8>[at];
+}
+
+/// x of one query times a group's scales, as integers; `depth` lines.
+SNUG_INLINE void scale_query(const float* x, const float* scale, const float* least, std::size_t depth,
+                             std::int16_t* out, float& factor, float& base) {
+  constexpr float kMost = 16383;
+  F32x16 top = zero(), sum = zero();
+  for (std::size_t i = 0; i < depth; i += 16) {
+    const F32x16 v = load(x + i);
+    top = max(top, abs(mul(v, load(scale + i))));
+    sum = fma(v, load(least + i), sum);
+  }
+  const float most = hmax(top);
+  base = hsum(sum);
+  factor = most / kMost;
+  const F32x16 inverse = set1(most > 0 ? kMost / most : 0.0f);
+  for (std::size_t i = 0; i < depth; i += 16)
+    store_i16(out + i, to_i32(mul(mul(load(x + i), load(scale + i)), inverse)));
+  if (depth % 32) store_i16(out + depth, set1_i32(0));  // a unit covers 32 lines at most
+}
+
+/// A group's scales and least values of the lines [line, line + depth), as f32.
+SNUG_INLINE void load_heads(const std::byte* page, const KvCodes& codes, std::size_t group, std::size_t line,
+                            std::size_t depth, CodedScratch& scratch) {
+  const auto* head = reinterpret_cast<const bf16_t*>(page + group * codes.head_bytes()) + line;
+  for (std::size_t i = 0; i < depth; i += 16) {
+    store(scratch.scale + i, load_bf16(head + i));
+    store(scratch.least + i, load_bf16(head + codes.depth + i));
+  }
+}
+
+/// out[q][16 c + lane] (+)= sum over the lines [line, line + depth) of x[q] times the page's column c, for each column.
+/// depth <= kCodedDepth; line a multiple of what a unit covers.
+inline void multiply_page(const std::byte* page, const KvCodes& codes, std::size_t line, std::size_t depth,
+                          const float* x, std::size_t x_stride, std::size_t count, float* out, std::size_t out_stride,
+                          bool add, CodedScratch& scratch) {
+  const std::size_t unit_lines = 2 * codes.unit_pairs(), units = (depth + unit_lines - 1) / unit_lines;
+  for (std::size_t first = 0; first < codes.columns; first += codes.group) {
+    load_heads(page, codes, first / codes.group, line, depth, scratch);
+    for (std::size_t q = 0; q < count; ++q)
+      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, scratch.x + q * kCodedDepth, scratch.factor[q],
+                  scratch.base[q]);
+    const std::size_t last = first + codes.group < codes.columns ? first + codes.group : codes.columns;
+    for (std::size_t column = first, step; column < last; column += step) {
+      step = last - column < kCodeColumns ? last - column : kCodeColumns;
+      for (std::size_t q = 0, n; q < count; q += n) {
+        n = count - q < kCodeQueries ? count - q : kCodeQueries;
+        code_function(codes.bits, n,
+                      step)({page + codes.column_offset(column) + line / unit_lines * KvCodes::kUnitBytes,
+                             codes.column_bytes(), units, scratch.x + q * kCodedDepth, scratch.factor + q,
+                             scratch.base + q, out + q * out_stride + 16 * column, out_stride, add});
+      }
+    }
+  }
+}
+
+}  // namespace snug::SNUG_ISA_NS
