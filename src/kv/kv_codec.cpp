@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "kv/aqua_codec.hpp"
 #include "kv/block_codec.hpp"
 #include "kv/coupled_codec.hpp"
 #include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
+#include "kv/minicache_codec.hpp"
 #include "kv/plain_codec.hpp"
 
 namespace snug {
@@ -51,6 +53,8 @@ constexpr KvMethod kMethods[] = {
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
     {"cq-2", "CQ: 4 channels share 8 bits, learned (snug calibrate)", coupled<4>, learn_coupled<4>},
     {"cq-1", "CQ: 8 channels share 8 bits, learned", coupled<8>, learn_coupled<8>},
+    {"minicache", "MiniCache: pairs of layers in the upper half share directions, 16 bits", make_minicache_codec},
+    {"aqua-2", "AQUA-KV: predicted from the layer below, what is left in 2 bits, learned", make_aqua_codec, learn_aqua},
 };
 
 }  // namespace

@@ -21,13 +21,20 @@ inline constexpr std::size_t kRecentPages = 2;
 /// Where a page stands: its layer and the position of its first token.
 struct KvPlace {
   std::size_t layer = 0, position = 0;
+  const std::byte* lent = nullptr;  ///< when it is decoded: this side's coded page of KvCodec::lender()
 };
+
+class KvCodec;
 
 /// Pages of all layers for the same 64 tokens. Those of a layer that keeps none of them are null.
 struct KvLayerPages {
   std::size_t position = 0;
   std::span<const bf16_t* const> tiles;  ///< of each layer: all heads as they are (KvShape::page_bytes)
-  std::span<std::byte* const> coded;     ///< of each layer: keys, then values. Keys are coded first
+  std::span<std::byte* const> keys;      ///< coded, of each layer; they are coded before values
+  std::span<std::byte* const> values;    ///< coded, of each layer
+  const KvCodec* key_codec = nullptr;    ///< what coded the keys
+
+  std::byte* coded(KvSide side, std::size_t layer) const { return side == KvSide::keys ? keys[layer] : values[layer]; }
 };
 
 /// One side (keys or values) of a model's cache. A page holds 64 tokens of all heads of a layer; tiles are four per
@@ -51,10 +58,17 @@ public:
   virtual std::uint64_t learned() const { return 0; }
 
   /// Pages are coded after a forward call, when those of all layers are there, and not before their layer's attention.
-  virtual bool late() const { return coupled(); }
+  virtual bool late() const { return across_layers(); }
   /// What a page becomes depends on other layers: encode_layers() codes those of all layers, in place of encode().
-  virtual bool coupled() const { return false; }
+  virtual bool across_layers() const { return false; }
   virtual void encode_layers(const KvLayerPages&) const {}
+  /// The layer whose coded page decode() needs beside this layer's; this one: none.
+  virtual std::size_t lender(std::size_t layer) const { return layer; }
+  /// A page is decoded from the reconstruction of the layer below (layer_below()): decode_onto() turns that into this
+  /// layer's, in place of decode(). `tiles`: all heads, keys and values (KvShape::page_bytes), of which this side is
+  /// written; keys come first. The lowest layer finds any values there.
+  virtual bool chained() const { return false; }
+  virtual void decode_onto(KvPlace, const std::byte*, bf16_t*) const {}
 };
 
 /// How keys and values of one model are kept. Null: all pages stay as they are.
@@ -72,6 +86,8 @@ struct KvFormat {
   }
   /// Pages are coded after a call (KvCodec::late).
   bool late() const { return coded() && (keys->late() || values->late()); }
+  /// Layers are decoded one from the other (KvCodec::chained).
+  bool chained() const { return coded() && (keys->chained() || values->chained()); }
   /// Pages that are coded between two calls, with so many tokens stored.
   std::size_t coded_between_calls(std::size_t tokens) const {
     if (!coded() || tokens == 0) return 0;

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,7 +30,15 @@ struct KvShape {
   std::size_t head_values() const { return kPageTokens * (k_dim + v_dim); }
   /// bf16 page of all heads, one after the other.
   std::size_t page_bytes() const { return kv_heads * head_values() * sizeof(bf16_t); }
+  bool operator==(const KvShape&) const = default;
 };
+
+/// The nearest layer below of the same shape and window.
+inline std::optional<std::size_t> layer_below(std::span<const KvShape> shapes, std::size_t layer) {
+  for (std::size_t below = layer; below-- > 0;)
+    if (shapes[below] == shapes[layer]) return below;
+  return {};
+}
 
 /// Rotary embedding of a layer's keys: pair i turns by position * inverse_frequency[i]. No pairs: none.
 struct KvRope {

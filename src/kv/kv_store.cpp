@@ -35,6 +35,9 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format)
     const bool some = shapes_[layer].kv_heads > 0;
     pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
     coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
+    if (!format_.chained()) continue;
+    const auto below = layer_below(shapes_, layer);
+    chains_.push_back(below ? chains_[*below] : layer);
   }
 }
 
@@ -53,6 +56,10 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
                 dropped = only_coded(format, tokens) * kPageTokens;
     total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
              (tokens - std::max(dropped, behind)) * token;
+    if (format.chained() && !layer_below(shapes, layer)) {
+      const Bytes seen = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens;
+      total += seen > behind ? (seen - behind) * token : 0;
+    }
   }
   return total;
 }
@@ -79,7 +86,14 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
       slack_(slack),
       pages_(pools.shapes().size()),
       coded_(pools.shapes().size()),
-      coded_count_(pools.shapes().size()) {}
+      coded_count_(pools.shapes().size()),
+      chains_(pools.chains().size()) {}
+
+std::unique_ptr<KvStore> KvStore::fork() const {
+  std::unique_ptr<KvStore> copy(new KvStore(*this));
+  for (Chain& chain : copy->chains_) chain = {};  // to be written to by either
+  return copy;
+}
 
 void KvStore::reserve(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
@@ -101,6 +115,13 @@ void KvStore::reserve(std::size_t tokens) {
     for (std::size_t page = coded_count_[layer]; page < coded; ++page)
       if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));
     list.reserve(wanted), coded_list.reserve(coded);
+    if (chains_.empty() || pools_.chains()[layer] != layer) continue;
+    Chain& chain = chains_[layer];
+    chain.layer = kNone;
+    const std::size_t seen = tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
+    for (std::size_t page = 0; page < seen; ++page)
+      if (page >= coded_list.size() || coded_list[page]) own(chain.pages, page, pools_.pool(layer));
+    chain.pages.reserve(seen);
   }
   // Nothing fails from here on.
   for (Fresh& f : fresh) {
@@ -136,6 +157,11 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     const std::size_t coded = std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
+    if (!chains_.empty()) {
+      auto& chain = chains_[layer].pages;
+      if (chain.size() > coded_count_[layer]) chain.resize(coded_count_[layer]);
+      for (std::size_t page = std::min(dead, chain.size()); page-- > 0 && chain[page];) chain[page] = {};
+    }
     for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];) coded_list[page] = {};
     // Released pages are a prefix: walk back from the newest that may go until one is gone already.
     for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) list[page] = {};
@@ -188,47 +214,96 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
   if (pages <= first) return;
   for (const KvSide side : {KvSide::keys, KvSide::values}) {
     const KvCodec& codec = side == KvSide::keys ? *format().keys : *format().values;
-    const std::size_t pieces = codec.coupled() ? 1 : layers;
+    const std::size_t pieces = codec.across_layers() ? 1 : layers;
     pool.parallel_for((pages - first) * pieces, 1, [&](std::size_t from, std::size_t to, unsigned) {
       std::vector<const bf16_t*> tiles(layers);
-      std::vector<std::byte*> coded(layers);
+      std::vector<std::byte*> keys(layers), values(layers);
       for (std::size_t i = from; i < to; ++i) {
         const std::size_t page = first + i / pieces;
-        if (!codec.coupled()) {
+        if (!codec.across_layers()) {
           if (pools_.shapes()[i % layers].kv_heads > 0) encode_page(i % layers, page, side);
           continue;
         }
         for (std::size_t layer = 0; layer < layers; ++layer) {
           const bool there = pools_.shapes()[layer].kv_heads > 0 && pages_[layer][page] && coded_[layer][page];
           tiles[layer] = there ? reinterpret_cast<const bf16_t*>(pages_[layer][page].data()) : nullptr;
-          coded[layer] = there ? coded_[layer][page].data() : nullptr;
+          keys[layer] = there ? coded_[layer][page].data() : nullptr;
+          values[layer] = there ? keys[layer] + format().keys->page_bytes(layer) : nullptr;
         }
-        codec.encode_layers({page * kPageTokens, tiles, coded});
+        codec.encode_layers({page * kPageTokens, tiles, keys, values, format().keys.get()});
       }
     });
   }
   std::fill(coded_count_.begin(), coded_count_.end(), pages);
 }
 
+void KvStore::decode_head(std::size_t layer, std::size_t head, std::size_t page, KvSide side, bf16_t* tiles) const {
+  const KvFormat& format = pools_.format();
+  const bool values = side == KvSide::values;
+  const KvCodec& codec = values ? *format.values : *format.keys;
+  const auto coded = [&](std::size_t of) {
+    return coded_[of][page].data() + (values ? format.keys->page_bytes(of) : 0);
+  };
+  KvPlace place{layer, page * kPageTokens};
+  if (const std::size_t lender = codec.lender(layer); lender != layer) place.lent = coded(lender);
+  codec.decode(place, head, coded(layer), tiles);
+}
+
+void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages) {
+  const std::size_t lowest = pools_.chains()[layer];
+  Chain& chain = chains_[lowest];
+  const bool usable = chain.layer != kNone && chain.layer <= layer && chain.decoded == pages;
+  if (usable && chain.layer == layer) return;
+  const KvFormat& format = pools_.format();
+  const KvShape& shape = pools_.shapes()[layer];
+  std::vector<std::size_t> steps;  // layers from what is there up to this one
+  for (std::size_t l = usable ? chain.layer + 1 : lowest; l <= layer; ++l)
+    if (pools_.chains()[l] == lowest) steps.push_back(l);
+  pool.parallel_for(pages, 1, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t page = from; page < to; ++page) {
+      auto* tiles = reinterpret_cast<bf16_t*>(chain.pages[page].data());
+      if (!tiles) continue;  // behind the window
+      for (const std::size_t l : steps)
+        for (const KvSide side : {KvSide::keys, KvSide::values}) {
+          const bool values = side == KvSide::values;
+          const KvCodec& codec = values ? *format.values : *format.keys;
+          if (codec.chained()) {
+            codec.decode_onto({l, page * kPageTokens},
+                              coded_[l][page].data() + (values ? format.keys->page_bytes(l) : 0), tiles);
+            continue;
+          }
+          for (std::size_t head = 0; head < shape.kv_heads; ++head)
+            decode_head(l, head, page, side,
+                        tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0));
+        }
+    }
+  });
+  chain.layer = layer;
+  chain.decoded = pages;
+}
+
 void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
                           PartTiles& out) const {
   const KvShape& shape = pools_.shapes()[layer];
-  const KvFormat& format = pools_.format();
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
-  const std::size_t key_bytes = format.keys->page_bytes(layer);
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::byte* page = coded_[layer][part * kPartPages + p].data();
-    if (!page) continue;
+    const std::size_t page = part * kPartPages + p;
+    if (!coded_[layer][page]) continue;
     bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
-    const KvPlace place{layer, part * kPartTokens + p * kPageTokens};
-    if (const KvCodes* codes = format.keys->codes(layer))
-      out.key_pages[p] = page + head * codes->bytes();
-    else
-      format.keys->decode(place, head, page, keys);
-    if (const KvCodes* codes = format.values->codes(layer))
-      out.value_pages[p] = page + key_bytes + head * codes->bytes();
-    else
-      format.values->decode(place, head, page + key_bytes, values);
+    if (!chains_.empty()) {
+      keys = reinterpret_cast<bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) + head * shape.head_values();
+      values = keys + kPageTiles * key_values;
+    } else {
+      const std::byte* at = coded_[layer][page].data();
+      if (const KvCodes* codes = format().keys->codes(layer))
+        out.key_pages[p] = at + head * codes->bytes();
+      else
+        decode_head(layer, head, page, KvSide::keys, keys);
+      if (const KvCodes* codes = format().values->codes(layer))
+        out.value_pages[p] = at + format().keys->page_bytes(layer) + head * codes->bytes();
+      else
+        decode_head(layer, head, page, KvSide::values, values);
+    }
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;
@@ -319,6 +394,9 @@ Bytes KvStore::memory_bytes() const {
         if (page) total += page.bytes();
   for (const auto& summary : summaries_)
     if (summary) total += summary->memory_bytes();
+  for (const Chain& chain : chains_)
+    for (const PageRef& page : chain.pages)
+      if (page) total += page.bytes();
   return total;
 }
 

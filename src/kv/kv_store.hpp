@@ -28,6 +28,8 @@ public:
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
   /// Of coded pages. REQUIRES: format().coded().
   PagePool& coded_pool(std::size_t layer) { return *coded_pools_[layer]; }
+  /// Of each layer's chain of layers that are decoded one from the other: its lowest layer. Empty: there are none.
+  const std::vector<std::size_t>& chains() const { return chains_; }
   /// kv_bytes() of this model.
   Bytes bytes(std::size_t tokens) const { return kv_bytes(shapes_, format_, tokens); }
   /// The same while it takes in up to `rows` more in one call.
@@ -38,6 +40,7 @@ public:
 private:
   std::vector<KvShape> shapes_;
   KvFormat format_;
+  std::vector<std::size_t> chains_;
   Reservation tables_;                                          ///< of the codecs
   std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
 };
@@ -54,7 +57,7 @@ public:
   KvStore& operator=(const KvStore&) = delete;
 
   /// A store with the same tokens. Pages are shared; reserve() copies those that are about to be written to.
-  std::unique_ptr<KvStore> fork() const { return std::unique_ptr<KvStore>(new KvStore(*this)); }
+  std::unique_ptr<KvStore> fork() const;
 
   /// Makes room for tokens from the length that trim() was told (0 before) up to `tokens` in every layer, all or
   /// nothing. Throws OutOfBudget.
@@ -86,6 +89,9 @@ public:
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
+  /// Decodes the first `pages` pages of a layer, for decode_part() to find. Layers are best taken in order. REQUIRES:
+  /// KvFormat::chained().
+  void reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages);
   /// Of the first `coded` pages, those in the partition come as the codec has them where kernels multiply that, else
   /// decoded into `memory` (room for a partition's tiles of keys and values).
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
@@ -116,9 +122,17 @@ public:
 
 private:
   KvStore(const KvStore&) = default;
+  /// A chain of layers, one decoded from the other in the same memory.
+  struct Chain {
+    std::vector<PageRef> pages;                  ///< of all heads as they are
+    std::size_t layer = kNone, decoded = kNone;  ///< whose they are now; the first so many
+  };
+  static constexpr std::size_t kNone = ~std::size_t{0};
+
   static std::span<std::byte> bytes_of(const PageRef& page, std::size_t bytes) { return {page.data(), bytes}; }
   std::size_t raw_bytes(std::size_t layer) const { return pools_.shapes()[layer].page_bytes(); }
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
+  void decode_head(std::size_t layer, std::size_t head, std::size_t page, KvSide side, bf16_t* tiles) const;
   void drop_pages(std::size_t keep) noexcept;
 
   KvPools& pools_;
@@ -129,6 +143,7 @@ private:
   std::vector<std::vector<PageRef>> coded_;  ///< the same
   std::vector<std::shared_ptr<const LowRankSummary>> summaries_;  ///< of each layer, or empty
   std::vector<std::size_t> coded_count_;                          ///< of each layer: pages that are filled in coded_
+  std::vector<Chain> chains_;                                     ///< of each KvPools::chains()
 };
 
 }  // namespace snug

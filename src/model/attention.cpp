@@ -141,6 +141,8 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
     rows += run.count;
     if (coded_ && !run.kv->format().late())
       run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
+    if (coded_ && run.kv->format().chained())
+      run.kv->reconstruct(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     for (std::size_t first = 0, count = 0; first < run.count; first += count) {
       const std::size_t position = run.position + first;
       count = std::min(block, run.count - first);

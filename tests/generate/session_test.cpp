@@ -74,7 +74,7 @@ TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
 
 TEST(SessionTest, CodedPagesDoNotDependOnHowWorkIsSplit) {
   const TemporaryFolder folder;
-  const std::string file = tiny_model({.context = 1024}),
+  const std::string file = tiny_model({.layers = 4, .context = 1024}),
                     prompt = kPrompt + kPrompt + kPrompt + kPrompt + kPrompt + kPrompt;
   const auto run = [&](std::string_view kv, unsigned threads, std::size_t rows, std::size_t speculate) {
     Ledger ledger(Ledger::kUnlimited);

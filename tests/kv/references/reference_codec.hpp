@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kv/kv_codec.hpp"
+#include "kv/tile_rows.hpp"
 
 namespace snug::reference {
 
@@ -31,13 +32,6 @@ struct PlainPage {
     return values[(head * kPageTokens + token) * dim + d];
   }
 };
-
-/// Where a token's value lies in the tiles of one head's page.
-inline std::size_t tile_index(KvSide side, std::size_t token, std::size_t d, std::size_t dim) {
-  const std::size_t slot = token % kTileTokens;
-  return token / kTileTokens * kv_tile_values(dim) +
-         (side == KvSide::keys ? key_index(slot, d) : value_index(slot, d, dim));
-}
 
 class ReferenceCodec : public KvCodec {
 public:

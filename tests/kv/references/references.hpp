@@ -2,11 +2,13 @@
 /// The table of references: for a method of kv_methods() the slow, plain form of its paper that it is held against, in
 /// tests on made-up pages and by `kv_reference` on a model.
 
+#include "kv/references/aqua.hpp"
 #include "kv/references/block_floats.hpp"
 #include "kv/references/coupled.hpp"
 #include "kv/references/gear.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
+#include "kv/references/minicache.hpp"
 
 namespace snug::reference {
 
@@ -31,6 +33,8 @@ inline constexpr KvReference kReferences[] = {
     {"int-1", integers<1, 64>},
     {"cq-2", coupled_2},
     {"cq-1", coupled_1},
+    {"minicache", minicache},
+    {"aqua-2", aqua},
 };
 // clang-format on
 

@@ -1,0 +1,34 @@
+#pragma once
+/// One head's page of tiles as rows, f32[64 tokens][dim], for codecs that work token by token.
+
+#include <bit>
+
+#include "kv/kv_codec.hpp"
+
+namespace snug {
+
+/// Where one head's page lies among all heads of a layer as they are, in values.
+inline std::size_t head_offset(const KvShape& shape, KvSide side, std::size_t head) {
+  return head * shape.head_values() + (side == KvSide::values ? kPageTokens * shape.k_dim : 0);
+}
+
+inline std::size_t tile_index(KvSide side, std::size_t token, std::size_t d, std::size_t dim) {
+  const std::size_t tile = token / kTileTokens * kv_tile_values(dim), in_tile = token % kTileTokens;
+  return tile + (side == KvSide::keys ? key_index(in_tile, d) : value_index(in_tile, d, dim));
+}
+
+inline void rows_of_tiles(KvSide side, const bf16_t* tiles, std::size_t dim, float* rows) {
+  for (std::size_t t = 0; t < kPageTokens; ++t)
+    for (std::size_t d = 0; d < dim; ++d)
+      rows[t * dim + d] = std::bit_cast<float>(std::uint32_t{tiles[tile_index(side, t, d, dim)]} << 16);
+}
+
+inline void tiles_of_rows(KvSide side, const float* rows, std::size_t dim, bf16_t* tiles) {
+  for (std::size_t t = 0; t < kPageTokens; ++t)
+    if (side == KvSide::keys)
+      kernels().store_key(rows + t * dim, dim, t % kTileTokens, tiles + t / kTileTokens * kv_tile_values(dim));
+    else
+      kernels().store_value(rows + t * dim, dim, t % kTileTokens, tiles + t / kTileTokens * kv_tile_values(dim));
+}
+
+}  // namespace snug
