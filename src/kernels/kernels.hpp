@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/int8_row.hpp"
+#include "kernels/kv_blocks.hpp"
 #include "kernels/kv_centroids.hpp"
 #include "kernels/kv_codes.hpp"
 #include "kernels/kv_lines.hpp"
@@ -110,6 +111,13 @@ struct KernelTable {
   /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
+  /// tiles += a product of rank `rank` <= kMostKvRank: lines f32[pairs][rank][2] times positions
+  /// f32[rank][positions][2], of which the two of a position are equal.
+  void (*add_low_rank_kv)(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
+                          bf16_t* tiles);
+
+  /// unpack_kv() of block floating point (kv_blocks.cpp).
+  void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// n values, 32 at a time, times the 32 factors.
   void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
   /// Lines out[outputs][64] = bias + weights[outputs][inputs] in[inputs][64]; outputs a multiple of 4 (kv_predict.cpp).

@@ -10,10 +10,14 @@
 /// from the lowest bits up.
 
 #include <cstddef>
+#include <cstdint>
 
 namespace snug {
 
 inline constexpr std::size_t kCodedPageTokens = 64;
+
+/// Of products that are added to a page (KernelTable::add_low_rank_kv).
+inline constexpr std::size_t kMostKvRank = 8;
 
 struct KvCodes {
   std::size_t bits;     ///< 1, 2, 4 or 8
@@ -22,8 +26,16 @@ struct KvCodes {
   std::size_t group;
   /// Where columns and pairs of lines lie in the tiles of the page (bf16 values; kernels/kv_tile.hpp).
   std::size_t column_stride, pair_stride;
-  /// For 1 bit: the two values are the means of what lies below and above the group's mean, not its extremes.
-  bool half_means = false;
+  /// What the least and the largest code stand for: the extremes of a line in its group; the means of what lies below
+  /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
+  enum class Ends : std::uint8_t { extremes, half_means, fitted };
+  Ends ends = Ends::extremes;
+
+  /// Values of a line, and where one lies in the tiles.
+  constexpr std::size_t positions() const { return 16 * columns; }
+  constexpr std::size_t index(std::size_t line, std::size_t position) const {
+    return line / 2 * pair_stride + position / 16 * column_stride + position % 16 * 2 + line % 2;
+  }
 
   static constexpr std::size_t kUnitBytes = 64;
   constexpr std::size_t groups() const { return (columns + group - 1) / group; }

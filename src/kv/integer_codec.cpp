@@ -6,11 +6,12 @@ namespace {
 
 class IntegerCodec final : public KvCodec {
 public:
-  IntegerCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits, std::size_t group, bool half_means)
+  IntegerCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits, std::size_t group,
+               KvCodes::Ends ends)
       : model_(std::move(model)) {
     for (const KvShape& shape : model_->shapes) {
       codes_.push_back(integer_page(side, shape.dim(side), bits, group));
-      codes_.back().half_means = half_means;
+      codes_.back().ends = ends;
     }
   }
   std::size_t page_bytes(std::size_t layer) const override {
@@ -41,11 +42,11 @@ KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t
 
 std::unique_ptr<KvCodec> make_integer_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits,
                                             std::size_t group) {
-  return std::make_unique<IntegerCodec>(side, std::move(model), bits, group, false);
+  return std::make_unique<IntegerCodec>(side, std::move(model), bits, group, KvCodes::Ends::extremes);
 }
 
 std::unique_ptr<KvCodec> make_group_bit_codec(KvSide side, std::shared_ptr<const KvModel> model) {
-  return std::make_unique<IntegerCodec>(side, std::move(model), 1, 32, true);
+  return std::make_unique<IntegerCodec>(side, std::move(model), 1, 32, KvCodes::Ends::half_means);
 }
 
 }  // namespace snug

@@ -6,7 +6,9 @@
 #include "base/file.hpp"
 #include "format/hash.hpp"
 #include "kv/aqua_codec.hpp"
+#include "kv/block_codec.hpp"
 #include "kv/coupled_codec.hpp"
+#include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
 #include "kv/low_rank_codec.hpp"
 #include "kv/minicache_codec.hpp"
@@ -20,6 +22,16 @@ namespace {
 template <std::size_t kBits, std::size_t kGroup>
 std::unique_ptr<KvCodec> integers(KvSide side, std::shared_ptr<const KvModel> model) {
   return make_integer_codec(side, std::move(model), kBits, kGroup);
+}
+
+template <std::size_t kBits>
+std::unique_ptr<KvCodec> gear(KvSide side, std::shared_ptr<const KvModel> model) {
+  return make_gear_codec(side, std::move(model), kBits);
+}
+
+template <bool kRearrange>
+std::unique_ptr<KvCodec> blocks(KvSide side, std::shared_ptr<const KvModel> model) {
+  return make_block_codec(side, std::move(model), kRearrange);
 }
 
 template <std::size_t kWidth>
@@ -37,6 +49,10 @@ constexpr KvMethod kMethods[] = {
     {"q4", "4 bits, the same", integers<4, 64>},
     {"kivi-4", "KIVI: 4 bits, keys per channel, values per token, groups of 32", integers<4, 32>},
     {"kivi-2", "KIVI: 2 bits", integers<2, 32>},
+    {"gear-4", "GEAR: 4 bits, groups of 64, outliers apart, and a product of rank 2 for the error", gear<4>},
+    {"gear-2", "GEAR: 2 bits", gear<2>},
+    {"bfp-4", "block floating point: 4-bit mantissas, channels of a size share blocks of 32", blocks<true>},
+    {"bfp-4-plain", "the same with channels as they stand", blocks<false>},
     {"group-1", "1 bit, groups of 32 of two levels: the means of the lower and the upper values", make_group_bit_codec},
     {"int-1", "1 bit, groups of 64: what other methods of 1 bit are held against", integers<1, 64>},
     {"cq-2", "CQ: 4 channels share 8 bits, learned (snug calibrate)", coupled<4>, learn_coupled<4>},

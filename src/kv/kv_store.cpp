@@ -350,12 +350,19 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   return tiles;
 }
 
+void KvStore::summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary) {
+  summaries_.resize(pages_.size());
+  summaries_[layer] = std::move(summary);
+}
+
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
   for (const auto* lists : {&pages_, &coded_})
     for (const auto& list : *lists)
       for (const PageRef& page : list)
         if (page) total += page.bytes();
+  for (const auto& summary : summaries_)
+    if (summary) total += summary->memory_bytes();
   for (const Chain& chain : chains_)
     for (const PageRef& page : chain.pages)
       if (page) total += page.bytes();

@@ -12,6 +12,7 @@
 #include "kv/kv_codec.hpp"
 #include "kv/kv_shape.hpp"
 #include "kv/kv_spill.hpp"
+#include "kv/low_rank_summary.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
@@ -120,6 +121,12 @@ public:
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
+  /// What stands for tokens of a layer that left; null: nothing.
+  void summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary);
+  const LowRankSummary* summary(std::size_t layer) const {
+    return summaries_.empty() ? nullptr : summaries_[layer].get();
+  }
+
   /// Partitions of a layer that are on the disk: the first so many.
   std::size_t spilled_parts(std::size_t layer) const;
   /// While it lives, the partitions of a layer from the one asked for up to `end` are there for part() and
@@ -138,7 +145,7 @@ public:
   /// REQUIRES: part < spilled_parts(layer), the first of an extent. Throws IoError.
   Loan borrow(std::size_t layer, std::size_t part);
 
-  /// Of its pages in memory, shared ones too.
+  /// Of its pages and summaries in memory, shared ones too.
   Bytes memory_bytes() const;
 
   KvHeld held(std::size_t layer) const;
@@ -180,7 +187,8 @@ private:
   std::size_t loaded_ = 0;                   ///< tokens that hold() got, when behind windows no slack came with them
   std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
   std::vector<std::vector<PageRef>> coded_;  ///< the same
-  std::vector<std::size_t> coded_count_;     ///< of each layer: pages that are filled in coded_
+  std::vector<std::shared_ptr<const LowRankSummary>> summaries_;  ///< of each layer, or empty
+  std::vector<std::size_t> coded_count_;                          ///< of each layer: pages that are filled in coded_
   std::vector<std::vector<std::shared_ptr<const KvSpill::Extent>>> spilled_;  ///< of each layer, its first pages
   std::vector<const std::byte*> lent_;                                        ///< pages of a loan; null before it
   std::vector<ReadAhead::Lease> leases_;

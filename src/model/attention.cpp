@@ -108,13 +108,18 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
                    worker.scratch);
 }
 
-void Attention::start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query,
-                      AttentionState& state, float* acc) const {
-  const std::size_t group = layer.heads / layer.kv_heads;
+void Attention::start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
+                      std::size_t index, const float* query, const Worker& worker, AttentionState& state,
+                      float* acc) const {
+  const std::size_t group = layer.heads / layer.kv_heads, head = item.head * group + index % group;
   state = {-std::numeric_limits<float>::infinity(), 0};
   // A sink is a score without a value.
-  if (!sinks.empty()) state = {sinks[item.head * group + query % group], 1};
+  if (!sinks.empty()) state = {sinks[head], 1};
   std::fill_n(acc, layer.v_dim, 0.0f);
+  if (const LowRankSummary* summary = item.run->kv->summary(kv_layer)) {
+    const float sum = summary->attend(item.head, head, query, worker.part_acc);
+    if (sum > 0) kernels().merge(state, acc, {0, sum}, worker.part_acc, layer.v_dim);
+  }
 }
 
 void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t query, const AttentionState& state,
@@ -153,6 +158,10 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
     }
   }
+  const auto query_of = [&](const Item& item, std::size_t q) {
+    return queries + (item.run->row + item.first + q / group) * query_stride +
+           (item.head * group + q % group) * layer.k_dim;
+  };
   if (std::any_of(runs.begin(), runs.end(), [&](const RowRun& r) { return r.kv->spilled_parts(kv_layer) > 0; }))
     return run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
   const std::size_t each = v_dim + 2;
@@ -164,7 +173,8 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
         const Item& item = items[i];
         const std::size_t m = item.count * group;
         prepare(layer, item, queries, query_stride, w);
-        for (std::size_t q = 0; q < m; ++q) start(layer, item, sinks, q, w.total_state[q], w.total_acc + q * v_dim);
+        for (std::size_t q = 0; q < m; ++q)
+          start(layer, kv_layer, item, sinks, q, query_of(item, q), w, w.total_state[q], w.total_acc + q * v_dim);
         for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
           attend_part(layer, kv_layer, item, part, softcap, w, w.part_state, w.part_acc);
           for (std::size_t q = 0; q < m; ++q)
@@ -202,7 +212,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       const Item& item = items[i];
       for (std::size_t q = 0; q < item.count * group; ++q) {
         AttentionState state;
-        start(layer, item, sinks, q, state, w.total_acc);
+        start(layer, kv_layer, item, sinks, q, query_of(item, q), w, state, w.total_acc);
         for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
           const float* p = partial_of(item, part, q);
           kernels().merge(state, w.total_acc, {p[0], p[1]}, p + 2, v_dim);

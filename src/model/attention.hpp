@@ -56,8 +56,9 @@ private:
                const Worker& worker) const;
   void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
                    const Worker& worker, AttentionState* state, float* acc) const;
-  void start(const LayerConfig& layer, const Item& item, std::span<const float> sinks, std::size_t query,
-             AttentionState& state, float* acc) const;
+  /// Before the first part: the sink, and the summary of tokens that left (query: f32[k_dim]).
+  void start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
+             std::size_t index, const float* query, const Worker& worker, AttentionState& state, float* acc) const;
   /// The same for runs with pages on the disk, as these come.
   void run_spilled(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
                    std::span<const Item> items, const float* queries, std::size_t query_stride, float softcap,

@@ -22,7 +22,9 @@ void Attention::run_spilled(const LayerConfig& layer, std::size_t kv_layer, std:
     first_total.push_back(totals.size());
     for (std::size_t q = 0; q < item.count * group; ++q) {
       totals.emplace_back();
-      start(layer, item, sinks, q, totals.back(), acc_of(item, q));
+      const float* query = queries + (item.run->row + item.first + q / group) * query_stride +
+                           (item.head * group + q % group) * layer.k_dim;
+      start(layer, kv_layer, item, sinks, q, query, workers_.front(), totals.back(), acc_of(item, q));
     }
   }
 

@@ -63,7 +63,12 @@ TEST(SpillTest, TheAnswerIsThatOfPagesInMemory) {
       return go_on(session, all, speculate);
     };
     const std::uint64_t expected = run({}, 2, 200, 0);
-    EXPECT_EQ(run(kAll, 2, 200, 0), expected);
+    try {
+      EXPECT_EQ(run(kAll, 2, 200, 0), expected);
+    } catch (const UsageError&) {
+      EXPECT_TRUE(method.name == "minicache" || method.name == "aqua-2");  // they keep what layers have in common
+      continue;
+    }
     EXPECT_EQ(run(kAll, 1, 64, 0), expected);
     EXPECT_EQ(run(kAll, 3, 200, 5), expected);
   }

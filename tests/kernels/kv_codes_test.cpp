@@ -123,5 +123,54 @@ TEST(KvCodesTest, EveryByteOfACodeMatters) {
   }
 }
 
+double error_with(const KernelTable& kernels, KvCodes codes, KvCodes::Ends ends, const std::vector<bf16_t>& tiles) {
+  codes.ends = ends;
+  std::vector<std::byte> page(codes.bytes());
+  std::vector<bf16_t> back(tiles.size());
+  kernels.pack_kv(tiles.data(), codes, page.data());
+  kernels.unpack_kv(page.data(), codes, back.data());
+  double error = 0;
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    const double off = bf16_value(tiles[i]) - bf16_value(back[i]);
+    error += off * off;
+  }
+  return error;
+}
+
+TEST(KvCodesTest, EndsThatFitAreNearerThanExtremes) {
+  for (const KernelTable* k : available_kernels())
+    for (const KvCodes& c : {key_codes(2, 4, 64), value_codes(2, 4, 96), key_codes(1, 2, 64)}) {
+      const std::vector<bf16_t> tiles = random_page(c, 6);
+      const double extremes = error_with(*k, c, KvCodes::Ends::extremes, tiles);
+      EXPECT_LT(error_with(*k, c, KvCodes::Ends::fitted, tiles), 0.8 * extremes) << k->name;
+      if (c.bits == 1) {
+        EXPECT_LT(error_with(*k, c, KvCodes::Ends::half_means, tiles), 0.5 * extremes) << k->name;
+      }
+    }
+}
+
+TEST(KvCodesTest, ALowRankProductIsAdded) {
+  constexpr std::size_t kRank = 3;
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  for (const KvCodes& c : {key_codes(4, 4, 80), value_codes(4, 4, 80)}) {
+    const std::vector<bf16_t> tiles = random_page(c, 5);
+    std::vector<float> lines(c.depth * kRank), positions(c.positions() * kRank * 2);
+    for (float& x : lines) x = normal(random);
+    for (std::size_t i = 0; i < positions.size(); i += 2) positions[i] = positions[i + 1] = normal(random);
+    for (const KernelTable* k : available_kernels()) {
+      std::vector<bf16_t> sum = tiles;
+      k->add_low_rank_kv(lines.data(), positions.data(), kRank, c, sum.data());
+      for (std::size_t l = 0; l < c.depth; ++l)
+        for (std::size_t at = 0; at < c.positions(); ++at) {
+          float expected = bf16_value(tiles[c.index(l, at)]);
+          for (std::size_t r = 0; r < kRank; ++r)
+            expected += lines[(l / 2 * kRank + r) * 2 + l % 2] * positions[(r * c.positions() + at) * 2];
+          ASSERT_NEAR(bf16_value(sum[c.index(l, at)]), expected, std::abs(expected) / 128 + 1e-5f) << k->name;
+        }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace snug

@@ -152,11 +152,62 @@ Spans half_means(const bf16_t* tiles, const KvCodes& c, std::size_t columns) {
   return spans;
 }
 
+/// The ends between which even steps meet a line best: from its extremes, and from closer ends, codes and ends are
+/// fitted to each other in turn. REQUIRES: columns <= 16.
+Spans fitted(const bf16_t* tiles, const KvCodes& c, std::size_t columns, float levels) {
+  Spans best = extremes(tiles, c, columns);
+  const auto n = static_cast<float>(columns * 16);
+  for (std::size_t line = 0; line < 2; ++line) {
+    alignas(64) float x[16 * 16];
+    for (std::size_t i = 0; i < columns * 16; ++i)
+      x[i] = from_bf16(tiles[i / 16 * c.column_stride + i % 16 * 2 + line]);
+    const float lowest = best.low[line], range = best.high[line] - lowest;
+    float least_error = -1;
+    for (float cut = 0; cut < 0.2f; cut += 0.05f) {
+      float low = lowest + cut * range, scale = range * (1 - 2 * cut) / levels;
+      for (int pass = 0; pass < 3 && scale > 0; ++pass) {
+        F32x16 code_sum = zero(), square_sum = zero(), product_sum = zero(), x_sum = zero(), error = zero();
+        for (std::size_t i = 0; i < columns * 16; i += 16) {
+          const F32x16 value = load(x + i), from_low = sub(value, set1(low));
+          const F32x16 code = max(zero(), min(round(mul(from_low, set1(1.0f / scale))), set1(levels)));
+          const F32x16 off = sub(from_low, mul(code, set1(scale)));
+          code_sum = add(code_sum, code);
+          square_sum = fma(code, code, square_sum);
+          product_sum = fma(code, value, product_sum);
+          x_sum = add(x_sum, value);
+          error = fma(off, off, error);
+        }
+        if (const float e = hsum(error); least_error < 0 || e < least_error) {
+          least_error = e;
+          best.low[line] = low;
+          best.high[line] = low + scale * levels;
+        }
+        const float codes = hsum(code_sum), sum = hsum(x_sum), spread = n * hsum(square_sum) - codes * codes;
+        if (!(spread > 0)) break;
+        scale = (n * hsum(product_sum) - codes * sum) / spread;
+        low = (sum - scale * codes) / n;
+      }
+    }
+  }
+  return best;
+}
+
+Spans spans_of(const bf16_t* tiles, const KvCodes& c, std::size_t columns, float levels) {
+  switch (c.ends) {
+    case KvCodes::Ends::half_means:
+      return half_means(tiles, c, columns);
+    case KvCodes::Ends::fitted:
+      return fitted(tiles, c, columns, levels);
+    default:
+      return extremes(tiles, c, columns);
+  }
+}
+
 /// Codes of one pair of lines in `columns` columns; `units` is the pair's unit in the first of them.
 void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::size_t shift, bf16_t* scales,
                bf16_t* leasts, std::byte* units) {
   const auto levels = static_cast<float>((1u << c.bits) - 1);
-  const Spans spans = c.half_means ? half_means(tiles, c, columns) : extremes(tiles, c, columns);
+  const Spans spans = spans_of(tiles, c, columns, levels);
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
     leasts[line] = nearest_bf16(spans.low[line]);

@@ -35,6 +35,8 @@ const KernelTable& table() {
                                  .merge = merge,
                                  .unpack_kv = unpack_kv,
                                  .pack_kv = pack_kv,
+                                 .add_low_rank_kv = add_low_rank_kv,
+                                 .unpack_kv_blocks = unpack_kv_blocks,
                                  .scale_tile = scale_tile,
                                  .predict_lines = predict_lines,
                                  .add_line_codes = add_line_codes,

@@ -3,7 +3,9 @@
 /// tests on made-up pages and by `kv_reference` on a model.
 
 #include "kv/references/aqua.hpp"
+#include "kv/references/block_floats.hpp"
 #include "kv/references/coupled.hpp"
+#include "kv/references/gear.hpp"
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
 #include "kv/references/low_rank.hpp"
@@ -19,13 +21,23 @@ struct KvReference {
   double slack = 1.02;
 };
 
+// clang-format off
 inline constexpr KvReference kReferences[] = {
-    {"q8", integers<8, 64>},      //
-    {"q4", integers<4, 64>},      //
-    {"kivi-4", integers<4, 32>},  //
-    {"kivi-2", integers<2, 32>},  //
-    {"group-1", group_bit},       //
-    {"int-1", integers<1, 64>},  {"cq-2", coupled_2}, {"cq-1", coupled_1}, {"minicache", minicache}, {"aqua-2", aqua},
+    {"q8", integers<8, 64>},
+    {"q4", integers<4, 64>},
+    {"kivi-4", integers<4, 32>},
+    {"kivi-2", integers<2, 32>},
+    {"gear-4", gear<4>},
+    {"gear-2", gear<2>},
+    {"bfp-4", block_floats<true>},
+    {"bfp-4-plain", block_floats<false>},
+    {"group-1", group_bit},
+    {"int-1", integers<1, 64>},
+    {"cq-2", coupled_2},
+    {"cq-1", coupled_1},
+    {"minicache", minicache},
+    {"aqua-2", aqua},
 };
+// clang-format on
 
 }  // namespace snug::reference

@@ -1,0 +1,202 @@
+#include "kv/gear_codec.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/units.hpp"
+#include "kv/integer_codec.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::size_t kRank = 2, kGroup = 64;
+constexpr int kIterations = 4;
+
+float from_bf16(bf16_t x) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+bf16_t to_bf16(float x) {
+  bf16_t out;
+  kernels().to_bf16(&x, 1, &out);
+  return out;
+}
+
+/// How a head's page lies in memory: codes; outliers, of each line some values, then their positions; factors of the
+/// product, int8 with a scale (bf16) for each of a rank: [rank][lines], then [rank][positions].
+struct Layout {
+  KvCodes codes;
+  std::size_t outliers;        ///< of each line
+  std::size_t position_bytes;  ///< of an outlier
+
+  Layout(KvSide side, std::size_t dim, std::size_t bits)
+      : codes(integer_page(side, dim, bits, kGroup)),
+        outliers(std::max<std::size_t>(1, (codes.positions() * 2 + 50) / 100)),
+        position_bytes(codes.positions() <= 256 ? 1 : 2) {
+    codes.ends = KvCodes::Ends::fitted;
+  }
+  std::size_t outlier_count() const { return codes.depth * outliers; }
+  std::size_t places() const { return codes.bytes() + outlier_count() * sizeof(bf16_t); }
+  std::size_t scales() const { return round_up(places() + outlier_count() * position_bytes, sizeof(bf16_t)); }
+  std::size_t factors() const { return scales() + 2 * kRank * sizeof(bf16_t); }
+  std::size_t bytes() const {
+    return round_up(factors() + kRank * (codes.depth + codes.positions()), KvCodes::kUnitBytes);
+  }
+};
+
+/// Makes rows of n values orthonormal, in order; what is left of one that depends on others is 0.
+void orthonormalise(std::vector<float>& rows, std::size_t n) {
+  for (std::size_t r = 0; r < kRank; ++r) {
+    float* row = rows.data() + r * n;
+    for (std::size_t other = 0; other < r; ++other)
+      kernels().axpy(row, -kernels().dot(row, rows.data() + other * n, n), rows.data() + other * n, n);
+    const float length = std::sqrt(kernels().dot(row, row, n));
+    kernels().scale(row, length > 1e-20f ? 1 / length : 0.0f, n);
+  }
+}
+
+/// The best product of rank kRank for error[line_count][n], by subspace iteration.
+struct LowRank {
+  std::vector<float> lines, positions;  ///< [rank][lines], [rank][positions]
+
+  LowRank(const std::vector<float>& error, std::size_t line_count, std::size_t n)
+      : lines(kRank * line_count), positions(kRank * n) {
+    // Rows of the error itself lie in the space that is sought.
+    for (std::size_t r = 0; r < kRank; ++r)
+      std::copy_n(error.data() + line_count * (2 * r + 1) / (2 * kRank) * n, n, positions.data() + r * n);
+    for (int i = 0; i < kIterations; ++i) {
+      if (i > 0) {
+        std::fill(positions.begin(), positions.end(), 0.0f);
+        for (std::size_t r = 0; r < kRank; ++r)
+          for (std::size_t l = 0; l < line_count; ++l)
+            kernels().axpy(positions.data() + r * n, lines[r * line_count + l], error.data() + l * n, n);
+      }
+      orthonormalise(positions, n);
+      for (std::size_t r = 0; r < kRank; ++r)
+        for (std::size_t l = 0; l < line_count; ++l)
+          lines[r * line_count + l] = kernels().dot(error.data() + l * n, positions.data() + r * n, n);
+    }
+  }
+};
+
+void store_factor(const float* x, std::size_t n, std::byte* scale_out, std::byte* out) {
+  float most = 0;
+  for (std::size_t i = 0; i < n; ++i) most = std::max(most, std::abs(x[i]));
+  const bf16_t scale = to_bf16(most / 127);
+  std::memcpy(scale_out, &scale, sizeof scale);
+  const float inverse = from_bf16(scale) > 0 ? 1 / from_bf16(scale) : 0;
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::clamp(std::round(x[i] * inverse), -127.0f, 127.0f)));
+}
+
+class GearCodec final : public KvCodec {
+public:
+  GearCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits) : model_(std::move(model)) {
+    for (const KvShape& shape : model_->shapes) layouts_.emplace_back(side, shape.dim(side), bits);
+  }
+  std::size_t page_bytes(std::size_t layer) const override {
+    return model_->shapes[layer].kv_heads * layouts_[layer].bytes();
+  }
+  void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
+    for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
+      encode_head(layouts_[place.layer], heads[head], page + head * layouts_[place.layer].bytes());
+  }
+  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
+    const Layout& layout = layouts_[place.layer];
+    page += head * layout.bytes();
+    kernels().unpack_kv(page, layout.codes, tiles);
+    add_product(layout, page, tiles);
+    put_outliers(layout, page, tiles);
+  }
+
+private:
+  /// Moves the values of each line that are furthest from its mean to `page`; in `tiles` the mean takes their place.
+  static void take_outliers(const Layout& layout, bf16_t* tiles, std::byte* page) {
+    const KvCodes& codes = layout.codes;
+    const std::size_t n = codes.positions();
+    std::vector<float> line(n);
+    std::vector<std::uint16_t> order(n);
+    for (std::size_t l = 0, out = 0; l < codes.depth; ++l) {
+      float mean = 0;
+      for (std::size_t i = 0; i < n; ++i) mean += line[i] = from_bf16(tiles[codes.index(l, i)]);
+      mean /= static_cast<float>(n);
+      for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<std::uint16_t>(i);
+      std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(layout.outliers), order.end(),
+                        [&](std::uint16_t a, std::uint16_t b) {
+                          const float off_a = std::abs(line[a] - mean), off_b = std::abs(line[b] - mean);
+                          return off_a != off_b ? off_a > off_b : a < b;
+                        });
+      for (std::size_t k = 0; k < layout.outliers; ++k, ++out) {
+        bf16_t& value = tiles[codes.index(l, order[k])];
+        std::memcpy(page + codes.bytes() + out * sizeof value, &value, sizeof value);
+        std::memcpy(page + layout.places() + out * layout.position_bytes, &order[k], layout.position_bytes);
+        value = to_bf16(mean);
+      }
+    }
+  }
+
+  static void encode_head(const Layout& layout, const bf16_t* tiles, std::byte* page) {
+    const KvCodes& codes = layout.codes;
+    const std::size_t lines = codes.depth, n = codes.positions();
+    std::memset(page, 0, layout.bytes());
+    std::vector<bf16_t> rest(tiles, tiles + lines * n), coded(rest.size());
+    take_outliers(layout, rest.data(), page);
+    kernels().pack_kv(rest.data(), codes, page);
+    kernels().unpack_kv(page, codes, coded.data());
+    std::vector<float> error(lines * n);
+    for (std::size_t l = 0; l < lines; ++l)
+      for (std::size_t i = 0; i < n; ++i)
+        error[l * n + i] = from_bf16(rest[codes.index(l, i)]) - from_bf16(coded[codes.index(l, i)]);
+    const LowRank product(error, lines, n);
+    std::byte *scale = page + layout.scales(), *factor = page + layout.factors();
+    for (std::size_t r = 0; r < kRank; ++r, scale += sizeof(bf16_t), factor += lines)
+      store_factor(product.lines.data() + r * lines, lines, scale, factor);
+    for (std::size_t r = 0; r < kRank; ++r, scale += sizeof(bf16_t), factor += n)
+      store_factor(product.positions.data() + r * n, n, scale, factor);
+  }
+
+  static void add_product(const Layout& layout, const std::byte* page, bf16_t* tiles) {
+    const std::size_t lines = layout.codes.depth, n = layout.codes.positions();
+    bf16_t scales[2 * kRank];
+    std::memcpy(scales, page + layout.scales(), sizeof scales);
+    const auto* factor = reinterpret_cast<const std::int8_t*>(page + layout.factors());
+    float by_line[kRank * kMostLines], by_position[2 * kRank * kMostLines];
+    for (std::size_t r = 0; r < kRank; ++r, factor += lines)
+      for (std::size_t l = 0; l < lines; ++l)
+        by_line[(l / 2 * kRank + r) * 2 + l % 2] = from_bf16(scales[r]) * static_cast<float>(factor[l]);
+    for (std::size_t r = 0; r < kRank; ++r, factor += n)
+      for (std::size_t i = 0; i < n; ++i)
+        by_position[(r * n + i) * 2] = by_position[(r * n + i) * 2 + 1] =
+            from_bf16(scales[kRank + r]) * static_cast<float>(factor[i]);
+    kernels().add_low_rank_kv(by_line, by_position, kRank, layout.codes, tiles);
+  }
+
+  static void put_outliers(const Layout& layout, const std::byte* page, bf16_t* tiles) {
+    const KvCodes& codes = layout.codes;
+    const std::byte *value = page + codes.bytes(), *place = page + layout.places();
+    for (std::size_t l = 0; l < codes.depth; ++l)
+      for (std::size_t k = 0; k < layout.outliers; ++k, value += sizeof(bf16_t), place += layout.position_bytes) {
+        std::size_t at = std::to_integer<std::size_t>(place[0]);
+        if (layout.position_bytes == 2) at |= std::to_integer<std::size_t>(place[1]) << 8;
+        // A damaged page must not lead elsewhere.
+        std::memcpy(tiles + codes.index(l, at % codes.positions()), value, sizeof(bf16_t));
+      }
+  }
+
+  static constexpr std::size_t kMostLines = 1024;  // of a page: tokens or dimensions
+  std::shared_ptr<const KvModel> model_;
+  std::vector<Layout> layouts_;  ///< of each layer
+};
+
+}  // namespace
+
+std::unique_ptr<KvCodec> make_gear_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits) {
+  return std::make_unique<GearCodec>(side, std::move(model), bits);
+}
+
+}  // namespace snug
