@@ -81,7 +81,7 @@ private:
         inverse[b] = std::ldexp(1.0f, 127 - exponent);
       }
       for (std::size_t c = 0; c < layout.dim; ++c) {
-        const float steps = std::nearbyint(value(layout, tiles, token, c) * inverse[block[c]]);
+        const float steps = std::round(value(layout, tiles, token, c) * inverse[block[c]]);
         const auto code = static_cast<unsigned>(std::clamp(steps, -8.0f, 7.0f) + 8.0f);
         page[layout.mantissas() + layout.mantissa_byte(token, c)] |=
             static_cast<std::byte>(layout.upper(token, c) ? code << 4 : code);
