@@ -23,6 +23,7 @@ inline constexpr std::size_t kCodeQueries = 4, kCodeColumns = 1;
 
 struct CodeArgs {
   const std::byte* column;  ///< its first unit
+  const std::byte* ahead;   ///< the same of the next page: only prefetched
   std::size_t column_bytes, units;
   const std::int16_t* x;       ///< [Q][kCodedDepth]
   const float *factor, *base;  ///< [Q]: out = base + factor * integer sum
@@ -44,8 +45,11 @@ void multiply_codes(const CodeArgs& args) {
   for (std::size_t unit = 0; unit < args.units; ++unit, x += 2 * kUnitPairs) {
     U16x32 words[T];
 #pragma GCC unroll 2
-    for (std::size_t t = 0; t < T; ++t)
-      words[t] = load_vector<U16x32>(args.column + t * args.column_bytes + unit * KvCodes::kUnitBytes);
+    for (std::size_t t = 0; t < T; ++t) {
+      const std::size_t at = t * args.column_bytes + unit * KvCodes::kUnitBytes;
+      words[t] = load_vector<U16x32>(args.column + at);
+      __builtin_prefetch(args.ahead + at);
+    }
 #pragma GCC unroll 16
     for (std::size_t pair = 0; pair < kUnitPairs; ++pair) {
       U16x32 code[T];
@@ -87,18 +91,18 @@ inline CodeFunction code_function(std::size_t bits, std::size_t queries, std::si
                      : kCodeTable<8>[at];
 }
 
-/// x of one query times a group's scales, as integers; `depth` lines.
-SNUG_INLINE void scale_query(const float* x, const float* scale, const float* least, std::size_t depth,
+/// x of one query times a group's scales, as integers; `depth` lines. `most`: no product is larger; 0: not known.
+SNUG_INLINE void scale_query(const float* x, const float* scale, const float* least, std::size_t depth, float most,
                              std::int16_t* out, float& factor, float& base) {
   constexpr float kMost = 16383;
-  F32x16 top = zero(), sum = zero();
-  for (std::size_t i = 0; i < depth; i += 16) {
-    const F32x16 v = load(x + i);
-    top = max(top, abs(mul(v, load(scale + i))));
-    sum = fma(v, load(least + i), sum);
-  }
-  const float most = hmax(top);
+  F32x16 sum = zero();
+  for (std::size_t i = 0; i < depth; i += 16) sum = fma(load(x + i), load(least + i), sum);
   base = hsum(sum);
+  if (most == 0.0f) {
+    F32x16 top = zero();
+    for (std::size_t i = 0; i < depth; i += 16) top = max(top, abs(mul(load(x + i), load(scale + i))));
+    most = hmax(top);
+  }
   factor = most / kMost;
   const F32x16 inverse = set1(most > 0 ? kMost / most : 0.0f);
   for (std::size_t i = 0; i < depth; i += 16)
@@ -107,35 +111,44 @@ SNUG_INLINE void scale_query(const float* x, const float* scale, const float* le
 }
 
 /// A group's scales and least values of the lines [line, line + depth), as f32.
-SNUG_INLINE void load_heads(const std::byte* page, const KvCodes& codes, std::size_t group, std::size_t line,
-                            std::size_t depth, CodedScratch& scratch) {
-  const auto* head = reinterpret_cast<const bf16_t*>(page + group * codes.head_bytes()) + line;
+/// Returns the largest scale (scales are not negative).
+SNUG_INLINE float load_heads(const std::byte* page, const std::byte* ahead, const KvCodes& codes, std::size_t group,
+                             std::size_t line, std::size_t depth, CodedScratch& scratch) {
+  const std::size_t at = group * codes.head_bytes() + line * sizeof(bf16_t);
+  const auto* head = reinterpret_cast<const bf16_t*>(page + at);
+  F32x16 top = zero();
   for (std::size_t i = 0; i < depth; i += 16) {
-    store(scratch.scale + i, load_bf16(head + i));
+    __builtin_prefetch(ahead + at + i * sizeof(bf16_t));
+    __builtin_prefetch(ahead + at + (codes.depth + i) * sizeof(bf16_t));
+    const F32x16 scale = load_bf16(head + i);
+    top = max(top, scale);
+    store(scratch.scale + i, scale);
     store(scratch.least + i, load_bf16(head + codes.depth + i));
   }
+  return hmax(top);
 }
 
 /// out[q][16 c + lane] (+)= sum over the lines [line, line + depth) of x[q] times the page's column c, for each column.
-/// depth <= kCodedDepth; line a multiple of what a unit covers.
-inline void multiply_page(const std::byte* page, const KvCodes& codes, std::size_t line, std::size_t depth,
-                          const float* x, std::size_t x_stride, std::size_t count, float* out, std::size_t out_stride,
-                          bool add, CodedScratch& scratch) {
+/// depth <= kCodedDepth; line a multiple of what a unit covers. `most`: of |x|, 0 when it is not known. `ahead`: the
+/// page that comes next.
+inline void multiply_page(const std::byte* page, const std::byte* ahead, float most, const KvCodes& codes,
+                          std::size_t line, std::size_t depth, const float* x, std::size_t x_stride, std::size_t count,
+                          float* out, std::size_t out_stride, bool add, CodedScratch& scratch) {
   const std::size_t unit_lines = 2 * codes.unit_pairs(), units = (depth + unit_lines - 1) / unit_lines;
   for (std::size_t first = 0; first < codes.columns; first += codes.group) {
-    load_heads(page, codes, first / codes.group, line, depth, scratch);
+    const float largest = most * load_heads(page, ahead, codes, first / codes.group, line, depth, scratch);
     for (std::size_t q = 0; q < count; ++q)
-      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, scratch.x + q * kCodedDepth, scratch.factor[q],
-                  scratch.base[q]);
+      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, largest, scratch.x + q * kCodedDepth,
+                  scratch.factor[q], scratch.base[q]);
     const std::size_t last = first + codes.group < codes.columns ? first + codes.group : codes.columns;
     for (std::size_t column = first, step; column < last; column += step) {
       step = last - column < kCodeColumns ? last - column : kCodeColumns;
       for (std::size_t q = 0, n; q < count; q += n) {
         n = count - q < kCodeQueries ? count - q : kCodeQueries;
-        code_function(codes.bits, n,
-                      step)({page + codes.column_offset(column) + line / unit_lines * KvCodes::kUnitBytes,
-                             codes.column_bytes(), units, scratch.x + q * kCodedDepth, scratch.factor + q,
-                             scratch.base + q, out + q * out_stride + 16 * column, out_stride, add});
+        const std::size_t at = codes.column_offset(column) + line / unit_lines * KvCodes::kUnitBytes;
+        code_function(codes.bits, n, step)({page + at, ahead + at, codes.column_bytes(), units,
+                                            scratch.x + q * kCodedDepth, scratch.factor + q, scratch.base + q,
+                                            out + q * out_stride + 16 * column, out_stride, add});
       }
     }
   }
