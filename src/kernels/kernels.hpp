@@ -38,6 +38,7 @@ struct AttentionPart {
   /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
   const bf16_t* const* next_keys = nullptr;
   std::size_t next_tiles = 0;
+  const std::byte* next_page = nullptr;  ///< the same of coded keys
 };
 
 /// Running result of softmax attention for one query: exp-sums relative to `max`, merged over parts in order.

@@ -293,6 +293,13 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
   chain.decoded = pages;
 }
 
+const std::byte* KvStore::key_page(std::size_t layer, std::size_t head, std::size_t page) const {
+  const KvCodes* codes = format().coded() && chains_.empty() ? format().keys->codes(layer) : nullptr;
+  if (!codes || page >= coded_[layer].size()) return nullptr;
+  const std::byte* at = coded_page(layer, page);
+  return at ? at + head * codes->bytes() : nullptr;
+}
+
 void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
                           PartTiles& out) const {
   const KvShape& shape = pools_.shapes()[layer];

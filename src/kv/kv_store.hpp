@@ -98,6 +98,9 @@ public:
   /// The same for all layers after a call. REQUIRES: KvFormat::late().
   void encode_late(ThreadPool& pool, std::size_t pages);
 
+  /// Coded keys of a head as kernels multiply them; null: they are not there so.
+  const std::byte* key_page(std::size_t layer, std::size_t head, std::size_t page) const;
+
   const KvFormat& format() const { return pools_.format(); }
   const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);

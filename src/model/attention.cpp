@@ -103,6 +103,7 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   if (part + 1 < item.part_end) {
     view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
     view.next_keys = following.keys;
+    view.next_page = run.kv->key_page(kv_layer, item.head, (part + 1) * kPartPages);
   }
   kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc,
                    worker.scratch);

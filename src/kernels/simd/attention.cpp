@@ -57,11 +57,14 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
     for (std::size_t q = 0; q < count; ++q)
       for (std::size_t d = 0; d < dims; d += 16)
         store(scratch.wide_queries + q * kCodedDepth + d, load_bf16(queries + q * part.k_dim + dim + d));
-    const std::size_t last = (tiles.end - 1) / kPageTiles;
-    for (std::size_t page = tiles.begin / kPageTiles; page <= last; ++page)
-      multiply_page(part.k_pages[page], part.k_pages[page < last ? page + 1 : page], 0, *part.k_codes, dim, dims,
-                    scratch.wide_queries, kCodedDepth, count, scratch.scores + page * kCodedPageTokens, kPartTokens,
-                    dim > 0, scratch.coded);
+    const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
+    // Behind the last keys come the values.
+    const auto next = [&](std::size_t page) {
+      return page < last ? part.k_pages[page + 1] : part.v_pages[first] ? part.v_pages[first] : part.k_pages[page];
+    };
+    for (std::size_t page = first; page <= last; ++page)
+      multiply_page(part.k_pages[page], next(page), 0, *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth,
+                    count, scratch.scores + page * kCodedPageTokens, kPartTokens, dim > 0, scratch.coded);
   }
 }
 
@@ -158,10 +161,13 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
 /// acc = weights times coded values.
 void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, AttentionScratch& scratch, float* acc) {
   const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
+  const auto next = [&](std::size_t page) {
+    return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
+  };
   for (std::size_t page = first; page <= last; ++page)
-    multiply_page(part.v_pages[page], part.v_pages[page < last ? page + 1 : page], 1, *part.v_codes, 0,
-                  kCodedPageTokens, scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim,
-                  page > first, scratch.coded);
+    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens,
+                  scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim, page > first,
+                  scratch.coded);
 }
 
 /// acc (+)= probabilities times values in tiles.
