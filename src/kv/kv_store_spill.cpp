@@ -77,14 +77,4 @@ const std::byte* KvStore::coded_page(std::size_t layer, std::size_t page) const 
   return page < lent_.size() ? lent_[page] : nullptr;
 }
 
-Bytes KvPools::growth_bytes(std::size_t stored, std::size_t tokens) const {
-  const std::size_t raw = pages_of(tokens) - pages_of(stored),
-                    coded = format_.coded_between_calls(tokens) - format_.coded_between_calls(stored);
-  Bytes total = 0;
-  for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
-    if (shapes_[layer].kv_heads > 0)
-      total += raw * shapes_[layer].page_bytes() + (coded > 0 ? coded * format_.page_bytes(layer) : 0);
-  return total;
-}
-
 }  // namespace snug

@@ -1,0 +1,100 @@
+#include "kv/kv_pools.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.hpp"
+
+namespace snug {
+
+KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
+    : shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
+  if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
+  // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
+  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
+  const auto pool_for = [&](auto& pools, std::size_t bytes) {
+    auto& pool = pools[bytes];
+    if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
+    return pool;
+  };
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
+    const bool some = shapes_[layer].kv_heads > 0;
+    pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
+    coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
+    if (!format_.chained()) continue;
+    const auto below = layer_below(shapes_, layer);
+    chains_.push_back(below ? chains_[*below] : layer);
+  }
+  for (const auto* pools : {&by_size, &coded_by_size})
+    for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
+  if (spill.limit > 0 && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
+    fail<UsageError>("{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory)",
+                     format_.name);
+  if (spill.limit > 0) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
+}
+
+Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
+  Bytes total = 0;
+  for (std::size_t layer = 0; layer < shapes.size(); ++layer) {
+    const KvShape& shape = shapes[layer];
+    if (shape.kv_heads == 0) continue;
+    const Bytes kept = shape.window ? std::min<Bytes>(tokens, shape.window) : tokens;
+    const Bytes token = shape.page_bytes() / kPageTokens;
+    if (!format.coded()) {
+      total += kept * token;
+      continue;
+    }
+    const Bytes behind = tokens - kept, coded = format.coded_between_calls(tokens) * kPageTokens,
+                dropped = only_coded(format, tokens) * kPageTokens;
+    total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
+             (tokens - std::max(dropped, behind)) * token;
+    if (format.chained() && !layer_below(shapes, layer)) {
+      const Bytes seen = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens;
+      total += seen > behind ? (seen - behind) * token : 0;
+    }
+  }
+  return total;
+}
+
+Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
+  Bytes chunk = 0;
+  for (const KvShape& shape : shapes_) chunk += shape.page_bytes() / kPageTokens;
+  const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
+  if (!spill_) return all;
+  // What a call writes, and the pages that are not yet whole or coded, stay.
+  const Bytes least = (std::min(rows, tokens) + (kRecentPages + 2) * kPageTokens) * chunk;
+  return std::min(all, std::max(spill_->limit(), least)) + KvSpill::memory_bytes(most_extent_bytes());
+}
+
+Bytes KvPools::used_bytes() const {
+  Bytes total = 0;
+  for (const PagePool* pool : distinct_) total += pool->used_bytes();
+  return total;
+}
+
+std::size_t KvPools::most_extent_bytes() const {
+  std::size_t most = 0;
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
+    if (shapes_[layer].kv_heads > 0)
+      most = std::max(most, KvSpill::extent_bytes(spill_options_, format_.coded() ? format_.page_bytes(layer)
+                                                                                  : shapes_[layer].page_bytes()));
+  return most;
+}
+
+Bytes KvPools::slack_bytes() const {
+  Bytes total = tables_.bytes();
+  for (const PagePool* pool : distinct_) total += pool->slab_bytes();
+  return total;
+}
+
+Bytes KvPools::growth_bytes(std::size_t stored, std::size_t tokens) const {
+  const std::size_t raw = pages_of(tokens) - pages_of(stored),
+                    coded = format_.coded_between_calls(tokens) - format_.coded_between_calls(stored);
+  Bytes total = 0;
+  for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
+    if (shapes_[layer].kv_heads > 0)
+      total += raw * shapes_[layer].page_bytes() + (coded > 0 ? coded * format_.page_bytes(layer) : 0);
+  return total;
+}
+
+}  // namespace snug
