@@ -68,7 +68,7 @@ public:
     kernels().add_line_codes(page, map.shape.outputs, map.shape.bits(), lines.get());
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
       float* from = lines.get() + head * dim * kPageTokens;
-      bf16_t* to = tiles + head_offset(shape, side_, head);
+      bf16_t* to = tiles + shape.offset(side_, head);
       if (side_ == KvSide::keys) {
         rope_.turn(place.layer, place.position, from, to);
       } else {
@@ -95,7 +95,7 @@ private:
     const std::size_t dim = shape.dim(side);
     const Lines rows = make_lines(dim);
     for (std::size_t head = 0; head < shape.kv_heads; ++head, lines += dim * kPageTokens) {
-      const bf16_t* from = tiles + head_offset(shape, side, head);
+      const bf16_t* from = tiles + shape.offset(side, head);
       if (side == KvSide::keys) {
         rope_.turn_back(place.layer, place.position, from, lines);
         continue;
@@ -132,7 +132,7 @@ private:
     if (const std::size_t lender = codec.lender(layer); lender != layer) place.lent = pages.keys[lender];
     const KvShape& shape = model_->shapes[layer];
     for (std::size_t head = 0; head < shape.kv_heads; ++head)
-      codec.decode(place, head, pages.keys[layer], tiles + head_offset(shape, KvSide::keys, head));
+      codec.decode(place, head, pages.keys[layer], tiles + shape.offset(KvSide::keys, head));
   }
 
   KvSide side_;

@@ -75,8 +75,13 @@ struct KvFormat {
   std::uint64_t learned = 0;  ///< fingerprint of the tables that they have learned
 
   bool coded() const { return keys != nullptr; }
+  const KvCodec& codec(KvSide side) const { return side == KvSide::keys ? *keys : *values; }
   /// Of a coded page of this layer: keys, then values.
   std::size_t page_bytes(std::size_t layer) const { return keys->page_bytes(layer) + values->page_bytes(layer); }
+  /// Where a side begins in it.
+  std::size_t offset(KvSide side, std::size_t layer) const {
+    return side == KvSide::keys ? 0 : keys->page_bytes(layer);
+  }
   /// Pages that a query at `position` sees coded: the first so many.
   static std::size_t coded_pages(std::size_t position) {
     const std::size_t page = position / kPageTokens;

@@ -28,6 +28,10 @@ struct KvShape {
   std::size_t dim(KvSide side) const { return side == KvSide::keys ? k_dim : v_dim; }
   /// bf16 values of one head's page: its key tiles, then its value tiles.
   std::size_t head_values() const { return kPageTokens * (k_dim + v_dim); }
+  /// Where one side of a head begins among all heads of a page, in values.
+  std::size_t offset(KvSide side, std::size_t head) const {
+    return head * head_values() + (side == KvSide::values ? kPageTokens * k_dim : 0);
+  }
   /// bf16 page of all heads, one after the other.
   std::size_t page_bytes() const { return kv_heads * head_values() * sizeof(bf16_t); }
   bool operator==(const KvShape&) const = default;

@@ -113,16 +113,9 @@ void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
   std::byte* out = coded_[layer][page].data();
   if (!tiles || !out) return;  // behind the window
   const KvShape& shape = pools_.shapes()[layer];
-  const KvFormat& format = pools_.format();
-  const bool values = side == KvSide::values;
   std::vector<const bf16_t*> heads(shape.kv_heads);
-  for (std::size_t head = 0; head < shape.kv_heads; ++head)
-    heads[head] = tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0);
-  const KvPlace place{layer, page * kPageTokens};
-  if (values)
-    format.values->encode(place, heads.data(), out + format.keys->page_bytes(layer));
-  else
-    format.keys->encode(place, heads.data(), out);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head) heads[head] = tiles + shape.offset(side, head);
+  format().codec(side).encode({layer, page * kPageTokens}, heads.data(), out + format().offset(side, layer));
 }
 
 void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
@@ -143,7 +136,7 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
     if (pools_.shapes()[layer].kv_heads > 0) first = std::min(first, coded_count_[layer]);
   if (pages <= first) return;
   for (const KvSide side : {KvSide::keys, KvSide::values}) {
-    const KvCodec& codec = side == KvSide::keys ? *format().keys : *format().values;
+    const KvCodec& codec = format().codec(side);
     const std::size_t pieces = codec.across_layers() ? 1 : layers;
     pool.parallel_for((pages - first) * pieces, 1, [&](std::size_t from, std::size_t to, unsigned) {
       std::vector<const bf16_t*> tiles(layers);
@@ -158,7 +151,7 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
           const bool there = pools_.shapes()[layer].kv_heads > 0 && pages_[layer][page] && coded_[layer][page];
           tiles[layer] = there ? reinterpret_cast<const bf16_t*>(pages_[layer][page].data()) : nullptr;
           keys[layer] = there ? coded_[layer][page].data() : nullptr;
-          values[layer] = there ? keys[layer] + format().keys->page_bytes(layer) : nullptr;
+          values[layer] = there ? keys[layer] + format().offset(KvSide::values, layer) : nullptr;
         }
         codec.encode_layers({page * kPageTokens, tiles, keys, values, format().keys.get()});
       }
@@ -168,10 +161,8 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
 }
 
 void KvStore::decode_head(std::size_t layer, std::size_t head, std::size_t page, KvSide side, bf16_t* tiles) const {
-  const KvFormat& format = pools_.format();
-  const bool values = side == KvSide::values;
-  const KvCodec& codec = values ? *format.values : *format.keys;
-  const auto coded = [&](std::size_t of) { return coded_page(of, page) + (values ? format.keys->page_bytes(of) : 0); };
+  const KvCodec& codec = format().codec(side);
+  const auto coded = [&](std::size_t of) { return coded_page(of, page) + format().offset(side, of); };
   KvPlace place{layer, page * kPageTokens};
   if (const std::size_t lender = codec.lender(layer); lender != layer) place.lent = coded(lender);
   codec.decode(place, head, coded(layer), tiles);
@@ -182,7 +173,6 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
   Chain& chain = chains_[lowest];
   const bool usable = chain.layer != kNone && chain.layer <= layer && chain.decoded == pages;
   if (usable && chain.layer == layer) return;
-  const KvFormat& format = pools_.format();
   const KvShape& shape = pools_.shapes()[layer];
   std::vector<std::size_t> steps;  // layers from what is there up to this one
   for (std::size_t l = usable ? chain.layer + 1 : lowest; l <= layer; ++l)
@@ -193,16 +183,13 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
       if (!tiles) continue;  // behind the window
       for (const std::size_t l : steps)
         for (const KvSide side : {KvSide::keys, KvSide::values}) {
-          const bool values = side == KvSide::values;
-          const KvCodec& codec = values ? *format.values : *format.keys;
-          if (codec.chained()) {
-            codec.decode_onto({l, page * kPageTokens},
-                              coded_[l][page].data() + (values ? format.keys->page_bytes(l) : 0), tiles);
+          if (format().codec(side).chained()) {
+            format().codec(side).decode_onto({l, page * kPageTokens}, coded_[l][page].data() + format().offset(side, l),
+                                             tiles);
             continue;
           }
           for (std::size_t head = 0; head < shape.kv_heads; ++head)
-            decode_head(l, head, page, side,
-                        tiles + head * shape.head_values() + (values ? kPageTokens * shape.k_dim : 0));
+            decode_head(l, head, page, side, tiles + shape.offset(side, head));
         }
     }
   });
@@ -235,7 +222,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
       else
         decode_head(layer, head, page, KvSide::keys, keys);
       if (const KvCodes* codes = format().values->codes(layer))
-        out.value_pages[p] = at + format().keys->page_bytes(layer) + head * codes->bytes();
+        out.value_pages[p] = at + format().offset(KvSide::values, layer) + head * codes->bytes();
       else
         decode_head(layer, head, page, KvSide::values, values);
     }
@@ -249,14 +236,13 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
   auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
-  return page + head * shape.head_values() + tile % kPageTiles * kv_tile_values(shape.k_dim);
+  return page + shape.offset(KvSide::keys, head) + tile % kPageTiles * kv_tile_values(shape.k_dim);
 }
 
 bf16_t* KvStore::value_tile(std::size_t layer, std::size_t head, std::size_t tile) {
   const KvShape& shape = pools_.shapes()[layer];
   auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
-  return page + head * shape.head_values() + kPageTokens * shape.k_dim +
-         tile % kPageTiles * kv_tile_values(shape.v_dim);
+  return page + shape.offset(KvSide::values, head) + tile % kPageTiles * kv_tile_values(shape.v_dim);
 }
 
 std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part, std::size_t tokens,
@@ -267,9 +253,11 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   for (std::size_t i = 0; i < tiles; ++i) {
     const auto* page = reinterpret_cast<const bf16_t*>(raw_page(layer, (first + i) / kPageTiles));
     const std::size_t in_page = (first + i) % kPageTiles;
-    if (page) page += head * shape.head_values();
-    out.keys[i] = page ? page + in_page * kv_tile_values(shape.k_dim) : nullptr;
-    out.values[i] = page ? page + kPageTokens * shape.k_dim + in_page * kv_tile_values(shape.v_dim) : nullptr;
+    const auto tile = [&](KvSide side) {
+      return page ? page + shape.offset(side, head) + in_page * kv_tile_values(shape.dim(side)) : nullptr;
+    };
+    out.keys[i] = tile(KvSide::keys);
+    out.values[i] = tile(KvSide::values);
   }
   return tiles;
 }

@@ -42,7 +42,7 @@ public:
       const KvShape& shape = model_->shapes[layer];
       const std::size_t other = partners_[layer];
       for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-        const std::size_t at = head_offset(shape, side_, head);
+        const std::size_t at = shape.offset(side_, head);
         auto* out = reinterpret_cast<bf16_t*>(pages.coded(side_, layer) + head * plain_bytes(layer));
         std::memcpy(out, pages.tiles[layer] + at, plain_bytes(layer));
         if (other != layer)

@@ -7,11 +7,6 @@
 
 namespace snug {
 
-/// Where one head's page lies among all heads of a layer as they are, in values.
-inline std::size_t head_offset(const KvShape& shape, KvSide side, std::size_t head) {
-  return head * shape.head_values() + (side == KvSide::values ? kPageTokens * shape.k_dim : 0);
-}
-
 inline std::size_t tile_index(KvSide side, std::size_t token, std::size_t d, std::size_t dim) {
   const std::size_t tile = token / kTileTokens * kv_tile_values(dim), in_tile = token % kTileTokens;
   return tile + (side == KvSide::keys ? key_index(in_tile, d) : value_index(in_tile, d, dim));

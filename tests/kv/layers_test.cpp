@@ -41,7 +41,7 @@ std::vector<std::vector<bf16_t>> alike_layers(const KvModel& model, unsigned see
         for (std::size_t i = 0; i < rows.size(); ++i)
           rows[i] = common[(i + head * 37 + (side == KvSide::keys ? 0 : 5000)) % common.size()] *
                     (i % dim % 29 == 3 ? 20.0f : 1.0f) * (i / dim == 5 ? 0.1f : 1.0f);
-        tiles_of_rows(side, rows.data(), dim, page.data() + head_offset(shape, side, head));
+        tiles_of_rows(side, rows.data(), dim, page.data() + shape.offset(side, head));
       }
     layers.push_back(std::move(page));
   }
@@ -65,9 +65,8 @@ void learn(const KvMethod& method, const KvModel& model) {
       for (std::size_t token = 0; token < samples.tokens; ++token)
         for (std::size_t head = 0; head < shape.kv_heads; ++head)
           for (std::size_t d = 0; d < shape.dim(side); ++d)
-            rows.push_back(
-                pages[token / kPageTokens][layer]
-                     [head_offset(shape, side, head) + tile_index(side, token % kPageTokens, d, shape.dim(side))]);
+            rows.push_back(pages[token / kPageTokens][layer]
+                                [shape.offset(side, head) + tile_index(side, token % kPageTokens, d, shape.dim(side))]);
       memory.push_back(std::move(rows));
       (side == KvSide::keys ? out.keys : out.values) = memory.back();
     }

@@ -31,7 +31,7 @@ protected:
     const KvShape& shape = model().shapes[layer];
     PlainPage page(pages.tiles[layer] ? shape.kv_heads : 0, shape.dim(of));
     for (std::size_t head = 0; head < page.heads; ++head)
-      rows_of_tiles(of, pages.tiles[layer] + head_offset(shape, of, head), page.dim, &page.at(head, 0, 0));
+      rows_of_tiles(of, pages.tiles[layer] + shape.offset(of, head), page.dim, &page.at(head, 0, 0));
     return page;
   }
 };
