@@ -14,16 +14,13 @@ class AquaCodec final : public KvCodec {
 public:
   AquaCodec(KvSide side, std::shared_ptr<const KvModel> model) : side_(side), model_(std::move(model)), rope_(*model_) {
     const KvTables tables = read_kv_tables(*model_, kAquaName);
-    const std::string name = side == KvSide::keys ? "key" : "value";
+    const std::string name = side_name(side);
     for (std::size_t layer = 0; layer < model_->shapes.size(); ++layer) {
       Map map{AquaShape(*model_, layer, side), {}, {}};
       if (map.shape.outputs > 0) {
-        if (map.shape.inputs() > 0) {
-          const auto weights = tables.get(layer, name + ".weights", map.shape.outputs * map.shape.inputs());
-          map.weights.assign(weights.begin(), weights.end());
-        }
-        const auto bias = tables.get(layer, name + ".bias", map.shape.outputs);
-        map.bias.assign(bias.begin(), bias.end());
+        if (map.shape.inputs() > 0)
+          map.weights = tables.copy(layer, name + ".weights", map.shape.outputs * map.shape.inputs());
+        map.bias = tables.copy(layer, name + ".bias", map.shape.outputs);
       }
       maps_.push_back(std::move(map));
     }
@@ -67,16 +64,8 @@ public:
     const Lines lines = predict(place, tiles);
     kernels().add_line_codes(page, map.shape.outputs, map.shape.bits(), lines.get());
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-      float* from = lines.get() + head * dim * kPageTokens;
-      bf16_t* to = tiles + shape.offset(side_, head);
-      if (side_ == KvSide::keys) {
-        rope_.turn(place.layer, place.position, from, to);
-      } else {
-        const Lines rows = make_lines(dim);
-        for (std::size_t d = 0; d < dim; ++d)
-          for (std::size_t t = 0; t < kPageTokens; ++t) rows[t * dim + d] = from[d * kPageTokens + t];
-        kernels().lines_to_tiles(rows.get(), page_lines(side_, dim), to);
-      }
+      rope_.tiles_of(side_, place.layer, place.position, lines.get() + head * dim * kPageTokens,
+                     tiles + shape.offset(side_, head));
     }
   }
 
@@ -93,17 +82,8 @@ private:
   void lines_of(KvSide side, KvPlace place, const bf16_t* tiles, float* lines) const {
     const KvShape& shape = model_->shapes[place.layer];
     const std::size_t dim = shape.dim(side);
-    const Lines rows = make_lines(dim);
-    for (std::size_t head = 0; head < shape.kv_heads; ++head, lines += dim * kPageTokens) {
-      const bf16_t* from = tiles + shape.offset(side, head);
-      if (side == KvSide::keys) {
-        rope_.turn_back(place.layer, place.position, from, lines);
-        continue;
-      }
-      kernels().tiles_to_lines(from, page_lines(side, dim), rows.get());
-      for (std::size_t d = 0; d < dim; ++d)
-        for (std::size_t t = 0; t < kPageTokens; ++t) lines[d * kPageTokens + t] = rows[t * dim + d];
-    }
+    for (std::size_t head = 0; head < shape.kv_heads; ++head, lines += dim * kPageTokens)
+      rope_.channels_of(side, place.layer, place.position, tiles + shape.offset(side, head), lines);
   }
   Lines lines_of(KvSide side, KvPlace place, const bf16_t* tiles) const {
     const KvShape& shape = model_->shapes[place.layer];

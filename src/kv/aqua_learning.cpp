@@ -138,7 +138,7 @@ KvTables learn_aqua(const KvLearning& from) {
     const auto learn = [&](KvSide side, const Channels& in, Channels& out) {
       const Map map = regress(in, out, from.pool);
       reconstruct(map, in, AquaShape(from.model, layer, side).bits(), out, from.pool);
-      const std::string name = side == KvSide::keys ? "key" : "value";
+      const std::string name = side_name(side);
       if (in.count > 0) tables.add(layer, name + ".weights", map.weights);
       tables.add(layer, name + ".bias", map.bias);
     };

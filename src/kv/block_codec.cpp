@@ -14,10 +14,6 @@ namespace {
 
 static_assert(KvBlocks::kTokens == kPageTokens);
 
-float from_bf16(bf16_t x) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16);
-}
-
 class BlockCodec final : public KvCodec {
 public:
   BlockCodec(KvSide side, std::shared_ptr<const KvModel> model, bool rearrange) : model_(std::move(model)) {
@@ -46,8 +42,8 @@ private:
 
   static float value(const KvBlocks& layout, const bf16_t* tiles, std::size_t token, std::size_t channel) {
     const std::size_t slot = token % kTileTokens;
-    return from_bf16(tiles[token / kTileTokens * kv_tile_values(layout.dim) +
-                           (layout.keys ? key_index(slot, channel) : value_index(slot, channel, layout.dim))]);
+    return float_of(tiles[token / kTileTokens * kv_tile_values(layout.dim) +
+                          (layout.keys ? key_index(slot, channel) : value_index(slot, channel, layout.dim))]);
   }
 
   /// The block of each channel.

@@ -17,7 +17,7 @@ public:
   CoupledCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t width)
       : side_(side), model_(std::move(model)), width_(width), ropes_(*model_) {
     const KvTables tables = read_kv_tables(*model_, width == 4 ? "cq-2" : "cq-1");
-    const std::string name = side == KvSide::keys ? "key" : "value";
+    const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
       Layer layer{{shape.dim(side) / width, width}, {}, {}};
@@ -25,10 +25,9 @@ public:
         if (shape.dim(side) > kMaxDim) fail("heads of {} channels: coupled codes are for {}", shape.dim(side), kMaxDim);
         const std::size_t channels = shape.kv_heads * shape.dim(side);
         const auto centroids = tables.get(i, name + ".centroids", channels * kCentroids);
-        const auto weights = tables.get(i, name + ".weights", channels);
         layer.centroids.resize(centroids.size());
         kernels().to_bf16(centroids.data(), centroids.size(), layer.centroids.data());
-        layer.weights.assign(weights.begin(), weights.end());
+        layer.weights = tables.copy(i, name + ".weights", channels);
       }
       layers_.push_back(std::move(layer));
     }
@@ -47,16 +46,9 @@ public:
   void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
     const Layer& layer = layers_[place.layer];
     const std::size_t dim = layer.layout.dim();
-    std::vector<float> lines(kPageTokens * dim), rows;
+    std::vector<float> lines(kPageTokens * dim);
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head) {
-      if (side_ == KvSide::keys) {
-        ropes_.turn_back(place.layer, place.position, heads[head], lines.data());
-      } else {
-        rows.resize(lines.size());
-        kernels().tiles_to_lines(heads[head], page_lines(side_, dim), rows.data());
-        for (std::size_t t = 0; t < kPageTokens; ++t)
-          for (std::size_t d = 0; d < dim; ++d) lines[d * kPageTokens + t] = rows[t * dim + d];
-      }
+      ropes_.channels_of(side_, place.layer, place.position, heads[head], lines.data());
       for (std::size_t g = 0; g < layer.layout.groups; ++g)
         encode_group(layer, head * layer.layout.groups + g, &lines[g * width_ * kPageTokens],
                      page + (head * layer.layout.groups + g) * kPageTokens);

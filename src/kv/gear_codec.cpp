@@ -14,13 +14,6 @@ namespace {
 constexpr std::size_t kRank = 2, kGroup = 64;
 constexpr int kIterations = 4;
 
-float from_bf16(bf16_t x) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 bf16_t to_bf16(float x) {
   bf16_t out;
   kernels().to_bf16(&x, 1, &out);
@@ -89,7 +82,7 @@ void store_factor(const float* x, std::size_t n, std::byte* scale_out, std::byte
   for (std::size_t i = 0; i < n; ++i) most = std::max(most, std::abs(x[i]));
   const bf16_t scale = to_bf16(most / 127);
   std::memcpy(scale_out, &scale, sizeof scale);
-  const float inverse = from_bf16(scale) > 0 ? 1 / from_bf16(scale) : 0;
+  const float inverse = float_of(scale) > 0 ? 1 / float_of(scale) : 0;
   for (std::size_t i = 0; i < n; ++i)
     out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::clamp(std::round(x[i] * inverse), -127.0f, 127.0f)));
 }
@@ -123,7 +116,7 @@ private:
     std::vector<std::uint16_t> order(n);
     for (std::size_t l = 0, out = 0; l < codes.depth; ++l) {
       float mean = 0;
-      for (std::size_t i = 0; i < n; ++i) mean += line[i] = from_bf16(tiles[codes.index(l, i)]);
+      for (std::size_t i = 0; i < n; ++i) mean += line[i] = float_of(tiles[codes.index(l, i)]);
       mean /= static_cast<float>(n);
       for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<std::uint16_t>(i);
       std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(layout.outliers), order.end(),
@@ -151,7 +144,7 @@ private:
     std::vector<float> error(lines * n);
     for (std::size_t l = 0; l < lines; ++l)
       for (std::size_t i = 0; i < n; ++i)
-        error[l * n + i] = from_bf16(rest[codes.index(l, i)]) - from_bf16(coded[codes.index(l, i)]);
+        error[l * n + i] = float_of(rest[codes.index(l, i)]) - float_of(coded[codes.index(l, i)]);
     const LowRank product(error, lines, n);
     std::byte *scale = page + layout.scales(), *factor = page + layout.factors();
     for (std::size_t r = 0; r < kRank; ++r, scale += sizeof(bf16_t), factor += lines)
@@ -168,11 +161,11 @@ private:
     float by_line[kRank * kMostLines], by_position[2 * kRank * kMostLines];
     for (std::size_t r = 0; r < kRank; ++r, factor += lines)
       for (std::size_t l = 0; l < lines; ++l)
-        by_line[(l / 2 * kRank + r) * 2 + l % 2] = from_bf16(scales[r]) * static_cast<float>(factor[l]);
+        by_line[(l / 2 * kRank + r) * 2 + l % 2] = float_of(scales[r]) * static_cast<float>(factor[l]);
     for (std::size_t r = 0; r < kRank; ++r, factor += n)
       for (std::size_t i = 0; i < n; ++i)
         by_position[(r * n + i) * 2] = by_position[(r * n + i) * 2 + 1] =
-            from_bf16(scales[kRank + r]) * static_cast<float>(factor[i]);
+            float_of(scales[kRank + r]) * static_cast<float>(factor[i]);
     kernels().add_low_rank_kv(by_line, by_position, kRank, layout.codes, tiles);
   }
 

@@ -1,7 +1,6 @@
 #pragma once
 /// What codecs learn from: keys, values and queries that a model's layers computed on a text (measure/kv_samples.hpp).
 
-#include <bit>
 #include <functional>
 #include <span>
 #include <vector>
@@ -22,10 +21,6 @@ struct KvSamples {
   std::size_t context = 0;    ///< the token at index i stood at position i % context
   std::vector<Layer> layers;  ///< those that keep no KV are empty
 };
-
-inline float float_of(bf16_t x) {
-  return std::bit_cast<float>(std::uint32_t{x} << 16);
-}
 
 struct KvLearning {
   const KvModel& model;

@@ -1,6 +1,7 @@
 #pragma once
 /// What the KV cache knows of a model: the shapes of its layers and how their keys are rotated.
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -19,6 +20,15 @@ inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
 inline constexpr std::size_t kPartPages = kPartTiles / kPageTiles;
 
 enum class KvSide : std::uint8_t { keys, values };
+
+inline float float_of(bf16_t x) {
+  return std::bit_cast<float>(std::uint32_t{x} << 16);
+}
+
+/// "key" or "value": how names of what is learned of a side begin.
+inline std::string side_name(KvSide side) {
+  return side == KvSide::keys ? "key" : "value";
+}
 
 /// Shape of one layer's KV; kv_heads = 0 for a layer that keeps none.
 struct KvShape {

@@ -25,6 +25,10 @@ public:
   std::span<const float> find(std::size_t layer, std::string_view name) const;
   /// Throws FormatError unless there are `count` finite values.
   std::span<const float> get(std::size_t layer, std::string_view name, std::size_t count) const;
+  std::vector<float> copy(std::size_t layer, std::string_view name, std::size_t count) const {
+    const auto values = get(layer, name, count);
+    return {values.begin(), values.end()};
+  }
   Bytes bytes() const;
   const std::string& path() const { return path_; }
 

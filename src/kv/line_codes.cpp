@@ -1,7 +1,6 @@
 #include "kv/line_codes.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -66,7 +65,7 @@ void pack_lines(const float* lines, std::size_t count, std::size_t bits, std::by
     bf16_t head;
     kernels().to_bf16(&wanted, 1, &head);
     std::memcpy(out, &head, sizeof head);
-    const float scale = std::bit_cast<float>(std::uint32_t{head} << 16);
+    const float scale = float_of(head);
     auto* units = reinterpret_cast<std::uint8_t*>(out + sizeof head);
     std::memset(units, 0, 8 * bits);
     for (std::size_t t = 0; t < kPageTokens && scale > 0; ++t) {

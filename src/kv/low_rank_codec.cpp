@@ -14,17 +14,19 @@ public:
   LowRankCodec(KvSide side, std::shared_ptr<const KvModel> model)
       : keys_(side == KvSide::keys), side_(side), model_(std::move(model)), ropes_(*model_) {
     const KvTables tables = read_kv_tables(*model_, "cskv-50");
-    const std::string name = keys_ ? "key" : "value";
+    const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
       Layer layer{shape.kv_heads * shape.dim(side), low_rank(shape.kv_heads * shape.dim(side)), {}, {}, {}};
       const std::size_t c = layer.channels, r = layer.rank;
       if (c > 0) {
-        const auto mean = tables.get(i, name + ".mean", c), down = tables.get(i, name + ".down", r * c),
-                   up = tables.get(i, name + ".up", c * r);
-        layer.mean.assign(mean.begin(), mean.end());
-        layer.down = keys_ ? std::vector<float>(down.begin(), down.end()) : transposed(down, r, c);
-        layer.up = keys_ ? std::vector<float>(up.begin(), up.end()) : by_heads(up, shape.kv_heads, shape.dim(side), r);
+        layer.mean = tables.copy(i, name + ".mean", c);
+        layer.down = tables.copy(i, name + ".down", r * c);
+        layer.up = tables.copy(i, name + ".up", c * r);
+        if (!keys_) {
+          layer.down = transposed(layer.down, r, c);
+          layer.up = by_heads(layer.up, shape.kv_heads, shape.dim(side), r);
+        }
       }
       layers_.push_back(std::move(layer));
     }

@@ -15,9 +15,11 @@ KvLines page_lines(KvSide side, std::size_t dim) {
   return {kPageTokens / 2, dim / 16, 32, 2 * dim};
 }
 
-RopePages::RopePages(const KvModel& model) : tables_(model.shapes.size()), dims_(model.shapes.size()) {
+RopePages::RopePages(const KvModel& model)
+    : tables_(model.shapes.size()), dims_(model.shapes.size()), value_dims_(model.shapes.size()) {
   for (std::size_t layer = 0; layer < model.shapes.size(); ++layer) {
     dims_[layer] = model.shapes[layer].k_dim;
+    value_dims_[layer] = model.shapes[layer].v_dim;
     if (model.shapes[layer].kv_heads == 0 || layer >= model.ropes.size()) continue;
     const KvRope& rope = model.ropes[layer];
     const std::size_t pairs = rope.inverse_frequency.size();
@@ -84,6 +86,25 @@ void RopePages::turn_back(std::size_t layer, std::size_t position, const bf16_t*
 void RopePages::turn(std::size_t layer, std::size_t position, float* lines, bf16_t* tiles) const {
   kernels().rotate_lines(lines, at(layer, position), false);
   kernels().lines_to_tiles(lines, page_lines(KvSide::keys, dims_[layer]), tiles);
+}
+
+void RopePages::channels_of(KvSide side, std::size_t layer, std::size_t position, const bf16_t* tiles,
+                            float* channels) const {
+  if (side == KvSide::keys) return turn_back(layer, position, tiles, channels);
+  const std::size_t dim = value_dims_[layer];
+  std::vector<float> rows(kPageTokens * dim);
+  kernels().tiles_to_lines(tiles, page_lines(side, dim), rows.data());
+  for (std::size_t d = 0; d < dim; ++d)
+    for (std::size_t t = 0; t < kPageTokens; ++t) channels[d * kPageTokens + t] = rows[t * dim + d];
+}
+
+void RopePages::tiles_of(KvSide side, std::size_t layer, std::size_t position, float* channels, bf16_t* tiles) const {
+  if (side == KvSide::keys) return turn(layer, position, channels, tiles);
+  const std::size_t dim = value_dims_[layer];
+  std::vector<float> rows(kPageTokens * dim);
+  for (std::size_t d = 0; d < dim; ++d)
+    for (std::size_t t = 0; t < kPageTokens; ++t) rows[t * dim + d] = channels[d * kPageTokens + t];
+  kernels().lines_to_tiles(rows.data(), page_lines(side, dim), tiles);
 }
 
 void RopePages::turn_tiles(std::size_t layer, std::size_t position, bf16_t* tiles) const {

@@ -27,6 +27,10 @@ public:
   void turn_back(std::size_t layer, std::size_t position, const bf16_t* tiles, float* lines) const;
   /// `lines` are used up.
   void turn(std::size_t layer, std::size_t position, float* lines, bf16_t* tiles) const;
+  /// Channels of one head's page, f32[dim][64]: of keys as they were before rotation, and of values.
+  void channels_of(KvSide side, std::size_t layer, std::size_t position, const bf16_t* tiles, float* channels) const;
+  /// And back; `channels` are used up.
+  void tiles_of(KvSide side, std::size_t layer, std::size_t position, float* channels, bf16_t* tiles) const;
   /// In place.
   void turn_tiles(std::size_t layer, std::size_t position, bf16_t* tiles) const;
 
@@ -44,7 +48,7 @@ private:
   };
 
   std::vector<std::shared_ptr<const Table>> tables_;  ///< of each layer; null: not rotated
-  std::vector<std::size_t> dims_;
+  std::vector<std::size_t> dims_, value_dims_;        ///< the same
 };
 
 }  // namespace snug

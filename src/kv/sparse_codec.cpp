@@ -30,18 +30,15 @@ std::uint16_t code_of(std::size_t atom, float coefficient, float largest) {
 class SparseCodec final : public KvCodec {
 public:
   SparseCodec(KvSide side, std::shared_ptr<const KvModel> model)
-      : keys_(side == KvSide::keys), side_(side), model_(std::move(model)), ropes_(*model_) {
+      : side_(side), model_(std::move(model)), ropes_(*model_) {
     const KvTables tables = read_kv_tables(*model_, "csr-1");
-    const std::string name = keys_ ? "key" : "value";
+    const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
       const std::size_t dim = shape.dim(side), channels = shape.kv_heads * dim;
       Layer layer;
       if (channels > 0) {
-        const auto copy = [&](const char* what, std::size_t count) {
-          const auto values = tables.get(i, name + what, count);
-          return std::vector<float>(values.begin(), values.end());
-        };
+        const auto copy = [&](const char* what, std::size_t count) { return tables.copy(i, name + what, count); };
         layer = {copy(".atoms", kAtoms * dim), copy(".mean", channels), copy(".factor", channels),
                  copy(".largest", 1)[0]};
       }
@@ -62,15 +59,10 @@ public:
     const Layer& l = layers_[place.layer];
     const std::size_t dim = model_->shapes[place.layer].dim(side_);
     Pursuit pursuit(l.atoms.data(), dim, l.largest);
-    std::vector<float> lines(kPageTokens * dim), rows(lines.size());
+    std::vector<float> lines(kPageTokens * dim);
     auto* codes = reinterpret_cast<std::uint16_t*>(page);
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head) {
-      if (keys_) {
-        ropes_.turn_back(place.layer, place.position, heads[head], lines.data());
-      } else {
-        kernels().tiles_to_lines(heads[head], page_lines(side_, dim), rows.data());
-        for (std::size_t i = 0; i < lines.size(); ++i) lines[i] = rows[i % kPageTokens * dim + i / kPageTokens];
-      }
+      ropes_.channels_of(side_, place.layer, place.position, heads[head], lines.data());
       for (std::size_t i = 0; i < lines.size(); ++i) {
         const std::size_t channel = head * dim + i / kPageTokens;
         lines[i] = (lines[i] - l.mean[channel]) * l.factor[channel];
@@ -93,7 +85,7 @@ public:
       }
       for (std::size_t d = 0; d < dim; ++d) row[d] = row[d] / factor[d] + mean[d];
     }
-    if (!keys_) return kernels().lines_to_tiles(rows.data(), page_lines(side_, dim), tiles);
+    if (side_ == KvSide::values) return kernels().lines_to_tiles(rows.data(), page_lines(side_, dim), tiles);
     std::vector<float> lines(rows.size());
     for (std::size_t i = 0; i < lines.size(); ++i) lines[i] = rows[i % kPageTokens * dim + i / kPageTokens];
     ropes_.turn(place.layer, place.position, lines.data(), tiles);
@@ -108,7 +100,6 @@ private:
     return model_->shapes[layer].dim(side_) / kAtomChannels * kPageTokens;
   }
 
-  bool keys_;
   KvSide side_;
   std::shared_ptr<const KvModel> model_;
   RopePages ropes_;

@@ -1,8 +1,6 @@
 #pragma once
 /// One head's page of tiles as rows, f32[64 tokens][dim], for codecs that work token by token.
 
-#include <bit>
-
 #include "kv/kv_codec.hpp"
 
 namespace snug {
@@ -14,8 +12,7 @@ inline std::size_t tile_index(KvSide side, std::size_t token, std::size_t d, std
 
 inline void rows_of_tiles(KvSide side, const bf16_t* tiles, std::size_t dim, float* rows) {
   for (std::size_t t = 0; t < kPageTokens; ++t)
-    for (std::size_t d = 0; d < dim; ++d)
-      rows[t * dim + d] = std::bit_cast<float>(std::uint32_t{tiles[tile_index(side, t, d, dim)]} << 16);
+    for (std::size_t d = 0; d < dim; ++d) rows[t * dim + d] = float_of(tiles[tile_index(side, t, d, dim)]);
 }
 
 inline void tiles_of_rows(KvSide side, const float* rows, std::size_t dim, bf16_t* tiles) {
