@@ -121,10 +121,7 @@ struct KernelTable {
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// n values, 32 at a time, times the 32 factors.
   void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
-  /// Lines out[outputs][64] = bias + weights[outputs][inputs] in[inputs][64]; outputs a multiple of 4 (kv_predict.cpp).
-  void (*predict_lines)(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs,
-                        const float* in, float* out);
-  /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64].
+  /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).
   void (*add_line_codes)(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
 
   // --- pages of one head in f32 (kv_lines.cpp) ---

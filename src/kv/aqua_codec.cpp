@@ -100,8 +100,7 @@ private:
     if (map.shape.value_inputs > 0)
       lines_of(KvSide::values, place, tiles, in.get() + map.shape.key_inputs * kPageTokens);
     Lines out = make_lines(map.shape.outputs);
-    kernels().predict_lines(map.weights.data(), map.bias.data(), map.shape.inputs(), map.shape.outputs, in.get(),
-                            out.get());
+    predict_lines(map.weights.data(), map.bias.data(), map.shape.inputs(), map.shape.outputs, in.get(), out.get());
     return out;
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/linear_algebra.hpp"
 #include "kv/aqua_codec.hpp"
 #include "kv/line_codes.hpp"
 
@@ -54,16 +55,6 @@ double covariance(const Channels& a, std::size_t i, double mean_a, const Channel
   return sum / static_cast<double>(a.pages * kPageTokens) - mean_a * mean_b;
 }
 
-/// Lower half of a symmetric positive matrix to its Cholesky factor, in place.
-void factorise(std::vector<double>& m, std::size_t n) {
-  for (std::size_t j = 0; j < n; ++j)
-    for (std::size_t i = j; i < n; ++i) {
-      double x = m[i * n + j];
-      for (std::size_t k = 0; k < j; ++k) x -= m[i * n + k] * m[j * n + k];
-      m[i * n + j] = i == j ? std::sqrt(std::max(x, 1e-300)) : x / m[j * n + j];
-    }
-}
-
 void solve(const std::vector<double>& factor, std::size_t n, double* x) {
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t k = 0; k < i; ++k) x[i] -= factor[i * n + k] * x[k];
@@ -90,7 +81,7 @@ Map regress(const Channels& in, const Channels& out, ThreadPool& pool) {
   double trace = 0;
   for (std::size_t i = 0; i < n; ++i) trace += moments[i * n + i];
   for (std::size_t i = 0; i < n; ++i) moments[i * n + i] += kRidge * trace / static_cast<double>(n) + 1e-12;
-  factorise(moments, n);
+  factorise(moments, n, 1e-300);
   Map map{std::vector<float>(out.count * n), std::vector<float>(out.count)};
   pool.parallel_for(out.count, 1, [&](std::size_t from, std::size_t to, unsigned) {
     std::vector<double> x(n);
@@ -116,8 +107,8 @@ void reconstruct(const Map& map, const Channels& in, std::size_t bits, Channels&
     std::vector<std::byte> codes(out.count * line_code_bytes(bits));
     for (std::size_t page = from; page < to; ++page) {
       float* lines = out.values.data() + page * said.size();
-      kernels().predict_lines(map.weights.data(), map.bias.data(), in.count, out.count,
-                              in.values.data() + page * in.count * kPageTokens, said.data());
+      predict_lines(map.weights.data(), map.bias.data(), in.count, out.count,
+                    in.values.data() + page * in.count * kPageTokens, said.data());
       kernels().axpy(lines, -1.0f, said.data(), said.size());
       pack_lines(lines, out.count, bits, codes.data());
       std::copy(said.begin(), said.end(), lines);

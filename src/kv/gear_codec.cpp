@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/units.hpp"
+#include "kernels/linear_algebra.hpp"
 #include "kv/integer_codec.hpp"
 
 namespace snug {
@@ -42,17 +43,6 @@ struct Layout {
   }
 };
 
-/// Makes rows of n values orthonormal, in order; what is left of one that depends on others is 0.
-void orthonormalise(std::vector<float>& rows, std::size_t n) {
-  for (std::size_t r = 0; r < kRank; ++r) {
-    float* row = rows.data() + r * n;
-    for (std::size_t other = 0; other < r; ++other)
-      kernels().axpy(row, -kernels().dot(row, rows.data() + other * n, n), rows.data() + other * n, n);
-    const float length = std::sqrt(kernels().dot(row, row, n));
-    kernels().scale(row, length > 1e-20f ? 1 / length : 0.0f, n);
-  }
-}
-
 /// The best product of rank kRank for error[line_count][n], by subspace iteration.
 struct LowRank {
   std::vector<float> lines, positions;  ///< [rank][lines], [rank][positions]
@@ -69,7 +59,7 @@ struct LowRank {
           for (std::size_t l = 0; l < line_count; ++l)
             kernels().axpy(positions.data() + r * n, lines[r * line_count + l], error.data() + l * n, n);
       }
-      orthonormalise(positions, n);
+      orthonormalise(positions, n, 1);
       for (std::size_t r = 0; r < kRank; ++r)
         for (std::size_t l = 0; l < line_count; ++l)
           lines[r * line_count + l] = kernels().dot(error.data() + l * n, positions.data() + r * n, n);

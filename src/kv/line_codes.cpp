@@ -57,6 +57,12 @@ private:
 
 }  // namespace
 
+void predict_lines(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs, const float* in,
+                   float* out) {
+  for (std::size_t o = 0; o < outputs; ++o) std::fill_n(out + o * kPageTokens, kPageTokens, bias[o]);
+  kernels().add_product(weights, in, outputs, inputs, kPageTokens, out);
+}
+
 void pack_lines(const float* lines, std::size_t count, std::size_t bits, std::byte* out) {
   const std::size_t per_unit = 8 / bits;
   for (std::size_t l = 0; l < count; ++l, lines += kPageTokens, out += line_code_bytes(bits)) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <random>
 
 #include "kv/query_weights.hpp"
@@ -26,12 +25,8 @@ public:
           unsigned seed)
       : dim_(dim), random_(seed) {
     const std::size_t channels = heads * dim, tokens = samples.size() / channels;
-    std::vector<double> sums(channels);
-    for (std::size_t i = 0; i < samples.size(); ++i) sums[i % channels] += float_of(samples[i]);
-    for (std::size_t c = 0; c < channels; ++c) {
-      d_.mean.push_back(static_cast<float>(sums[c] / static_cast<double>(tokens)));
-      d_.factor.push_back(weights.empty() ? 1.0f : std::sqrt(weights[c]));
-    }
+    d_.mean = channel_means(samples, channels);
+    for (std::size_t c = 0; c < channels; ++c) d_.factor.push_back(weights.empty() ? 1.0f : std::sqrt(weights[c]));
     // Vectors of all heads, spread over the tokens.
     const std::size_t vectors = std::min(kMostVectors, tokens * heads) / kPageTokens * kPageTokens;
     points_.resize(vectors * dim);
@@ -120,36 +115,18 @@ private:
 }  // namespace
 
 KvTables learn_sparse(const KvLearning& from) {
-  const auto& shapes = from.model.shapes;
-  std::vector<Dictionary> found(2 * shapes.size());
-  std::mutex mutex;
-  std::size_t done = 0;
-  from.pool.parallel_for(found.size(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
-    for (std::size_t job = begin; job < end; ++job) {
-      const std::size_t layer = job / 2;
-      const KvShape& shape = shapes[layer];
-      const KvSamples::Layer& samples = from.samples.layers[layer];
-      const bool keys = job % 2 == 0;
-      if (shape.kv_heads > 0)
-        found[job] = Learner(keys ? samples.keys : samples.values, shape.kv_heads,
-                             shape.dim(keys ? KvSide::keys : KvSide::values),
-                             keys ? query_weights(from, layer) : std::vector<float>(), static_cast<unsigned>(job))
-                         .find();
-      const std::lock_guard lock(mutex);
-      from.report(++done, found.size());
-    }
+  return learn_sides(from, [&](std::size_t layer, KvSide side) -> KvArrays {
+    const KvShape& shape = from.model.shapes[layer];
+    const bool keys = side == KvSide::keys;
+    Dictionary d = Learner(from.samples.layers[layer].of(side), shape.kv_heads, shape.dim(side),
+                           keys ? query_weights(from, layer) : std::vector<float>(),
+                           static_cast<unsigned>(2 * layer + (keys ? 0 : 1)))
+                       .find();
+    return {{".atoms", std::move(d.atoms)},
+            {".mean", std::move(d.mean)},
+            {".factor", std::move(d.factor)},
+            {".largest", {d.largest}}};
   });
-  KvTables tables;
-  for (std::size_t job = 0; job < found.size(); ++job) {
-    Dictionary& d = found[job];
-    if (d.atoms.empty()) continue;
-    const std::string name = job % 2 ? "value" : "key";
-    tables.add(job / 2, name + ".atoms", std::move(d.atoms));
-    tables.add(job / 2, name + ".mean", std::move(d.mean));
-    tables.add(job / 2, name + ".factor", std::move(d.factor));
-    tables.add(job / 2, name + ".largest", {d.largest});
-  }
-  return tables;
 }
 
 }  // namespace snug

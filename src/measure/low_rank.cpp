@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "kernels/kernels.hpp"
+#include "kernels/linear_algebra.hpp"
 
 namespace snug {
 
@@ -75,18 +76,6 @@ void solve_transposed(const Lower& l, float* v, float* x) {
     x[i] = v[i] / l.row(i)[i];
     kernels().axpy(v, -x[i], l.row(i), i);
   }
-}
-
-/// Makes rows orthonormal; twice, because once leaves errors where rows were nearly dependent.
-void orthonormalise(std::vector<float>& rows, std::size_t n) {
-  for (int pass = 0; pass < 2; ++pass)
-    for (std::size_t i = 0; i < rows.size(); i += n) {
-      for (std::size_t j = 0; j < i; j += n)
-        kernels().axpy(&rows[i], -kernels().dot(&rows[i], &rows[j], n), &rows[j], n);
-      const float length = std::sqrt(kernels().dot(&rows[i], &rows[i], n));
-      // A direction that the matrix does not have: 0, as it adds nothing.
-      kernels().scale(&rows[i], length > 1e-20f ? 1 / length : 0.0f, n);
-    }
 }
 
 /// W^T W as a whole matrix.

@@ -44,8 +44,6 @@ void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
 void add_low_rank_kv(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes, bf16_t* tiles);
 
 void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
-void predict_lines(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs, const float* in,
-                   float* out);
 void add_line_codes(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
 void scale_tile(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
 

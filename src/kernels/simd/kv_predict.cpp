@@ -1,5 +1,4 @@
-// A page's lines predicted from others by a linear map, and what is left of them in integers (layout:
-// kernels/kv_predict.hpp).
+// What is left of predicted lines, in integers (layout: kernels/kv_predict.hpp).
 
 #include "kernels/kv_predict.hpp"
 
@@ -9,31 +8,7 @@
 namespace snug::SNUG_ISA_NS {
 
 namespace {
-constexpr std::size_t kTokens = 64, kVectors = kTokens / 16, kBlock = 4;
-}
-
-void predict_lines(const float* weights, const float* bias, std::size_t inputs, std::size_t outputs, const float* in,
-                   float* out) {
-  for (std::size_t o = 0; o < outputs; o += kBlock, out += kBlock * kTokens, weights += kBlock * inputs) {
-    F32x16 sum[kBlock][kVectors];
-    SNUG_UNROLL(4)
-    for (std::size_t j = 0; j < kBlock; ++j)
-      for (std::size_t v = 0; v < kVectors; ++v) sum[j][v] = set1(bias[o + j]);
-    for (std::size_t i = 0; i < inputs; ++i) {
-      F32x16 x[kVectors];
-      SNUG_UNROLL(4)
-      for (std::size_t v = 0; v < kVectors; ++v) x[v] = load(in + i * kTokens + v * 16);
-      SNUG_UNROLL(4)
-      for (std::size_t j = 0; j < kBlock; ++j) {
-        const F32x16 w = set1(weights[j * inputs + i]);
-        SNUG_UNROLL(4)
-        for (std::size_t v = 0; v < kVectors; ++v) sum[j][v] = fma(w, x[v], sum[j][v]);
-      }
-    }
-    SNUG_UNROLL(4)
-    for (std::size_t j = 0; j < kBlock; ++j)
-      for (std::size_t v = 0; v < kVectors; ++v) store(out + j * kTokens + v * 16, sum[j][v]);
-  }
+constexpr std::size_t kTokens = 64, kVectors = kTokens / 16;
 }
 
 void add_line_codes(const std::byte* page, std::size_t lines, std::size_t bits, float* out) {

@@ -38,7 +38,6 @@ const KernelTable& table() {
                                  .add_low_rank_kv = add_low_rank_kv,
                                  .unpack_kv_blocks = unpack_kv_blocks,
                                  .scale_tile = scale_tile,
-                                 .predict_lines = predict_lines,
                                  .add_line_codes = add_line_codes,
                                  .tiles_to_lines = tiles_to_lines,
                                  .lines_to_tiles = lines_to_tiles,
