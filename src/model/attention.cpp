@@ -109,6 +109,26 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
                    worker.scratch);
 }
 
+void Attention::attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part,
+                             float softcap, const float* queries, std::size_t query_stride, const Worker& worker,
+                             float* partials) const {
+  const std::size_t v_dim = layer.v_dim, count = item.count * (layer.heads / layer.kv_heads);
+  prepare(layer, item, queries, query_stride, worker);
+  attend_part(layer, kv_layer, item, part, softcap, worker, worker.part_state, worker.part_acc);
+  for (std::size_t q = 0; q < count; ++q, partials += v_dim + 2) {
+    partials[0] = worker.part_state[q].max;
+    partials[1] = worker.part_state[q].sum;
+    std::copy_n(worker.part_acc + q * v_dim, v_dim, partials + 2);
+  }
+}
+
+const float* Attention::query_of(const LayerConfig& layer, const Item& item, std::size_t index, const float* queries,
+                                 std::size_t query_stride) const {
+  const std::size_t group = layer.heads / layer.kv_heads;
+  return queries + (item.run->row + item.first + index / group) * query_stride +
+         (item.head * group + index % group) * layer.k_dim;
+}
+
 void Attention::start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
                       std::size_t index, const float* query, const Worker& worker, AttentionState& state,
                       float* acc) const {
@@ -159,10 +179,6 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
     }
   }
-  const auto query_of = [&](const Item& item, std::size_t q) {
-    return queries + (item.run->row + item.first + q / group) * query_stride +
-           (item.head * group + q % group) * layer.k_dim;
-  };
   if (std::any_of(runs.begin(), runs.end(), [&](const RowRun& r) { return r.kv->spilled_parts(kv_layer) > 0; }))
     return run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
   const std::size_t each = v_dim + 2;
@@ -175,7 +191,8 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
         const std::size_t m = item.count * group;
         prepare(layer, item, queries, query_stride, w);
         for (std::size_t q = 0; q < m; ++q)
-          start(layer, kv_layer, item, sinks, q, query_of(item, q), w, w.total_state[q], w.total_acc + q * v_dim);
+          start(layer, kv_layer, item, sinks, q, query_of(layer, item, q, queries, query_stride), w, w.total_state[q],
+                w.total_acc + q * v_dim);
         for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
           attend_part(layer, kv_layer, item, part, softcap, w, w.part_state, w.part_acc);
           for (std::size_t q = 0; q < m; ++q)
@@ -194,17 +211,10 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
     return partials_ + (item.partial + (part - item.part_begin) * item.count * group + q) * each;
   };
   pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
-    const Worker& w = workers_[index];
     for (std::size_t i = from; i < to; ++i) {
-      const Item& item = items[tasks[i].item];
-      prepare(layer, item, queries, query_stride, w);
-      attend_part(layer, kv_layer, item, tasks[i].part, softcap, w, w.part_state, w.part_acc);
-      for (std::size_t q = 0; q < item.count * group; ++q) {
-        float* to_partial = partial_of(item, tasks[i].part, q);
-        to_partial[0] = w.part_state[q].max;
-        to_partial[1] = w.part_state[q].sum;
-        std::copy_n(w.part_acc + q * v_dim, v_dim, to_partial + 2);
-      }
+      const auto [item, part] = tasks[i];
+      attend_apart(layer, kv_layer, items[item], part, softcap, queries, query_stride, workers_[index],
+                   partial_of(items[item], part, 0));
     }
   });
   pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
@@ -213,7 +223,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       const Item& item = items[i];
       for (std::size_t q = 0; q < item.count * group; ++q) {
         AttentionState state;
-        start(layer, kv_layer, item, sinks, q, query_of(item, q), w, state, w.total_acc);
+        start(layer, kv_layer, item, sinks, q, query_of(layer, item, q, queries, query_stride), w, state, w.total_acc);
         for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
           const float* p = partial_of(item, part, q);
           kernels().merge(state, w.total_acc, {p[0], p[1]}, p + 2, v_dim);

@@ -56,6 +56,12 @@ private:
                const Worker& worker) const;
   void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
                    const Worker& worker, AttentionState* state, float* acc) const;
+  /// One item and part from its queries on; the result goes to `partials`, (max, sum, acc) of each query.
+  void attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
+                    const float* queries, std::size_t query_stride, const Worker& worker, float* partials) const;
+  /// f32[k_dim] of an item's query.
+  const float* query_of(const LayerConfig& layer, const Item& item, std::size_t index, const float* queries,
+                        std::size_t query_stride) const;
   /// Before the first part: the sink, and the summary of tokens that left (query: f32[k_dim]).
   void start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
              std::size_t index, const float* query, const Worker& worker, AttentionState& state, float* acc) const;

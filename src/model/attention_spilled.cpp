@@ -22,9 +22,8 @@ void Attention::run_spilled(const LayerConfig& layer, std::size_t kv_layer, std:
     first_total.push_back(totals.size());
     for (std::size_t q = 0; q < item.count * group; ++q) {
       totals.emplace_back();
-      const float* query = queries + (item.run->row + item.first + q / group) * query_stride +
-                           (item.head * group + q % group) * layer.k_dim;
-      start(layer, kv_layer, item, sinks, q, query, workers_.front(), totals.back(), acc_of(item, q));
+      start(layer, kv_layer, item, sinks, q, query_of(layer, item, q, queries, query_stride), workers_.front(),
+            totals.back(), acc_of(item, q));
     }
   }
 
@@ -48,17 +47,10 @@ void Attention::run_spilled(const LayerConfig& layer, std::size_t kv_layer, std:
     };
     if (now.size() < 4 * pool_.size() && partial * each <= partial_floats_) {
       pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
-        const Worker& w = workers_[index];
         for (std::size_t i = from; i < to; ++i) {
-          const Item& item = now[tasks[i].item];
-          prepare(layer, item, queries, query_stride, w);
-          attend_part(layer, kv_layer, item, tasks[i].part, softcap, w, w.part_state, w.part_acc);
-          for (std::size_t q = 0; q < item.count * group; ++q) {
-            float* to_partial = partial_of(item, tasks[i].part, q);
-            to_partial[0] = w.part_state[q].max;
-            to_partial[1] = w.part_state[q].sum;
-            std::copy_n(w.part_acc + q * v_dim, v_dim, to_partial + 2);
-          }
+          const auto [item, part] = tasks[i];
+          attend_apart(layer, kv_layer, now[item], part, softcap, queries, query_stride, workers_[index],
+                       partial_of(now[item], part, 0));
         }
       });
       for (std::size_t i = 0; i < now.size(); ++i)
