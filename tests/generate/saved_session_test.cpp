@@ -6,51 +6,18 @@
 #include <fstream>
 
 #include "base/error.hpp"
-#include "generate/session.hpp"
-#include "model/transformer.hpp"
-#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
-#include "support/tiny_model.hpp"
+#include "support/tiny_session.hpp"
 
 namespace snug {
 namespace {
 
 using namespace testing_support;
 
-struct TinyEngine {
-  explicit TinyEngine(std::string_view kv = "", bool hybrid = false, std::size_t max_rows = 64)
-      : ledger(Ledger::kUnlimited),
-        pool(2),
-        model(parse(tiny_model({.context = 1024, .hybrid = hybrid})), ledger, pool,
-              with_kv({.max_rows = max_rows, .context = 1024}, kv, folder)) {}
-  TemporaryFolder folder;
-  Ledger ledger;
-  ThreadPool pool;
-  Transformer model;
+struct SavedEngine : TinyEngine {
+  explicit SavedEngine(std::string_view kv = "", bool hybrid = false, std::size_t max_rows = 64)
+      : TinyEngine({.context = 1024, .hybrid = hybrid}, {.max_rows = max_rows, .context = 1024}, 2, kv) {}
 };
-
-SamplerOptions greedy() {
-  SamplerOptions options;
-  options.temperature = 0;
-  return options;
-}
-
-/// Goes on with `tokens` after what the session has; hash of the logits of 30 further tokens.
-std::uint64_t go_on(Session& session, const std::vector<TokenId>& tokens) {
-  session.hash_logits(true);
-  session.prompt(tokens);
-  GenerateOptions options;
-  options.max_tokens = 30;
-  options.ignore_end = true;
-  session.generate(options, nullptr);
-  return session.stats().logits_hash;
-}
-
-std::vector<TokenId> some_tokens(int count) {
-  std::vector<TokenId> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back((i * 37 + i / 7) % 200);
-  return tokens;
-}
 
 std::string read_bytes(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -67,17 +34,17 @@ TEST(SavedSessionTest, GoesOnToTheBit) {
         const auto begin = some_tokens(length), all = some_tokens(length + 90);
         std::uint64_t expected = 0;
         {
-          TinyEngine engine(method.name, hybrid);
+          SavedEngine engine(method.name, hybrid);
           Session session(engine.model, 1024, greedy());
           session.prompt(begin);
           session.save(path);
-          expected = go_on(session, all);
+          expected = go_on(session, all, 30);
         }
-        TinyEngine engine(method.name, hybrid, 48);
+        SavedEngine engine(method.name, hybrid, 48);
         Session session(engine.model, 1024, greedy());
         session.load(path);
         EXPECT_EQ(session.length(), begin.size());
-        EXPECT_EQ(go_on(session, all), expected);
+        EXPECT_EQ(go_on(session, all, 30), expected);
         EXPECT_EQ(session.stats().prompt_tokens, 90u);
       }
 }
@@ -86,12 +53,12 @@ TEST(SavedSessionTest, OthersAreRefused) {
   const TemporaryFolder folder;
   const std::string path = folder.file("session.kv");
   {
-    TinyEngine engine("q8");
+    SavedEngine engine("q8");
     Session session(engine.model, 1024, greedy());
     session.prompt(some_tokens(300));
     session.save(path);
   }
-  const auto error = [&](TinyEngine& engine, std::size_t context) -> std::string {
+  const auto error = [&](SavedEngine& engine, std::size_t context) -> std::string {
     Session session(engine.model, context, greedy());
     session.prompt(some_tokens(5));
     try {
@@ -102,7 +69,7 @@ TEST(SavedSessionTest, OthersAreRefused) {
     }
     return "";
   };
-  TinyEngine same("q8"), other_codec("q4"), other_model("q8", true);
+  SavedEngine same("q8"), other_codec("q4"), other_model("q8", true);
   EXPECT_EQ(error(same, 1024), "");
   EXPECT_NE(error(same, 200).find("do not fit"), std::string::npos);
   EXPECT_NE(error(other_codec, 1024).find("--kv q8, not q4"), std::string::npos);
@@ -129,7 +96,7 @@ TEST(SavedSessionTest, OthersAreRefused) {
 TEST(SavedSessionTest, TakesAsMuchMemoryAsTheOneThatWasSaved) {
   const TemporaryFolder folder;
   const std::string path = folder.file("session.kv");
-  TinyEngine engine("kivi-2");
+  SavedEngine engine("kivi-2");
   const auto sequence = engine.model.new_sequence(1024);
   std::vector<float> logits(engine.model.config().vocab_size);
   const auto tokens = some_tokens(500);

@@ -6,33 +6,19 @@
 
 #include "base/error.hpp"
 #include "format/pack.hpp"
-#include "model/transformer.hpp"
-#include "support/kv_options.hpp"
 #include "support/temporary_folder.hpp"
-#include "support/tiny_model.hpp"
+#include "support/tiny_session.hpp"
 
 namespace snug {
 namespace {
 
 using namespace testing_support;
 
-struct TinyEngine {
-  explicit TinyEngine(unsigned threads = 2, std::size_t max_rows = 64, Bytes budget = Ledger::kUnlimited,
-                      bool hybrid = false)
-      : ledger(budget),
-        pool(threads),
-        model(parse(tiny_model({.hybrid = hybrid})), ledger, pool, ModelOptions{.max_rows = max_rows, .context = 128}) {
-  }
-  Ledger ledger;
-  ThreadPool pool;
-  Transformer model;
+struct SmallEngine : TinyEngine {
+  explicit SmallEngine(unsigned threads = 2, std::size_t max_rows = 64, Bytes budget = Ledger::kUnlimited,
+                       bool hybrid = false)
+      : TinyEngine({.hybrid = hybrid}, {.max_rows = max_rows, .context = 128}, threads, "", budget) {}
 };
-
-SamplerOptions greedy() {
-  SamplerOptions options;
-  options.temperature = 0;
-  return options;
-}
 
 struct Answer {
   std::vector<TokenId> tokens;
@@ -57,13 +43,13 @@ const std::string kPrompt = "hello hello hello, is this the same answer? hello h
 
 TEST(SessionTest, ThreadsChunksAndSpeculationDoNotChangeTheAnswer) {
   for (const bool hybrid : {false, true}) {
-    TinyEngine plain(2, 64, Ledger::kUnlimited, hybrid);
+    SmallEngine plain(2, 64, Ledger::kUnlimited, hybrid);
     const Answer expected = answer(plain.model, kPrompt, 60, 256);
     EXPECT_EQ(expected.tokens.size(), 60u);
     for (const unsigned threads : {1u, 3u})
       for (const std::size_t rows : {1u, 7u, 64u})
         for (const std::size_t speculate : {0u, 5u}) {
-          TinyEngine s(threads, rows, Ledger::kUnlimited, hybrid);
+          SmallEngine s(threads, rows, Ledger::kUnlimited, hybrid);
           const Answer actual = answer(s.model, kPrompt, 60, 256, speculate);
           EXPECT_EQ(actual.tokens, expected.tokens);
           EXPECT_EQ(actual.hash, expected.hash)
@@ -151,11 +137,8 @@ TEST(SessionTest, AForkGoesOnAsIfItHadBeenFedFromTheStart) {
   for (const bool hybrid : {false, true})
     for (const KvMethod& method : kv_methods()) {
       SCOPED_TRACE(method.name);
-      const TemporaryFolder folder;
-      Ledger ledger(Ledger::kUnlimited);
-      ThreadPool pool(2);
-      Transformer model(parse(tiny_model({.context = 1024, .hybrid = hybrid})), ledger, pool,
-                        with_kv({.max_rows = 64, .context = 1024}, method.name, folder));
+      TinyEngine engine({.context = 1024, .hybrid = hybrid}, {.max_rows = 64, .context = 1024}, 2, method.name);
+      Transformer& model = engine.model;
       std::vector<TokenId> common = model.tokenizer().encode(kPrompt + kPrompt + kPrompt + kPrompt + kPrompt),
                            ends[] = {model.tokenizer().encode(kPrompt), model.tokenizer().encode("something else")};
       Session session(model, 1024, greedy());
@@ -166,15 +149,11 @@ TEST(SessionTest, AForkGoesOnAsIfItHadBeenFedFromTheStart) {
       options.ignore_end = true;
       const auto from_start = [&](const std::vector<TokenId>& end) {
         Session alone(model, 1024, greedy());
-        std::vector<TokenId> all = common;
-        all.insert(all.end(), end.begin(), end.end());
-        alone.prompt(all);
+        alone.prompt(joined(common, end));
         return alone.generate(options, nullptr).tokens;
       };
       for (const auto& [forked, end] : {std::pair{&session, &ends[0]}, std::pair{other.get(), &ends[1]}}) {
-        std::vector<TokenId> all = common;
-        all.insert(all.end(), end->begin(), end->end());
-        forked->prompt(all);
+        forked->prompt(joined(common, *end));
         EXPECT_EQ(forked->generate(options, nullptr).tokens, from_start(*end));
       }
     }
@@ -184,11 +163,8 @@ TEST(SessionTest, ForksDecodeInOneBatch) {
   for (const bool hybrid : {false, true})
     for (const KvMethod& method : kv_methods()) {
       SCOPED_TRACE(method.name);
-      const TemporaryFolder folder;
-      Ledger ledger(Ledger::kUnlimited);
-      ThreadPool pool(2);
-      Transformer model(parse(tiny_model({.context = 512, .hybrid = hybrid})), ledger, pool,
-                        with_kv({.max_rows = 64, .context = 512}, method.name, folder));
+      TinyEngine engine({.context = 512, .hybrid = hybrid}, {.max_rows = 64, .context = 512}, 2, method.name);
+      Transformer& model = engine.model;
       std::vector<TokenId> common;
       for (int i = 0; i < 250; ++i) common.push_back(i * 7 % 200);
       const auto root = model.new_sequence(512);
@@ -206,10 +182,9 @@ TEST(SessionTest, ForksDecodeInOneBatch) {
         model.forward(rows, logits);
       }
       for (std::size_t f = 0; f < 3; ++f) {
-        std::vector<TokenId> all = common;
-        all.insert(all.end(), fed[f].begin(), fed[f].end());
         const auto alone = model.new_sequence(512);
-        EXPECT_TRUE(std::ranges::equal(feed(model, *alone, all), std::span(logits).subspan(f * vocab, vocab)));
+        EXPECT_TRUE(std::ranges::equal(feed(model, *alone, joined(common, fed[f])),
+                                       std::span(logits).subspan(f * vocab, vocab)));
       }
       EXPECT_EQ(root->length(), 250u);
     }
@@ -345,7 +320,7 @@ TEST(SessionTest, APlanIsWhatLoadingDoes) {
 }
 
 TEST(SessionTest, BatchesDoNotChangeLogits) {
-  TinyEngine s;
+  SmallEngine s;
   const std::size_t vocab = s.model.config().vocab_size;
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::vector<Row> rows;
@@ -366,7 +341,7 @@ TEST(SessionTest, BatchesDoNotChangeLogits) {
 }
 
 TEST(SessionTest, ANewPromptKeepsWhatItShares) {
-  TinyEngine s;
+  SmallEngine s;
   const Tokenizer& t = s.model.tokenizer();
   Session session(s.model, 256, greedy());
   session.hash_logits(true);
@@ -386,7 +361,7 @@ TEST(SessionTest, ANewPromptKeepsWhatItShares) {
 }
 
 TEST(SessionTest, AFullContextSaysSo) {
-  TinyEngine s;
+  SmallEngine s;
   Session session(s.model, 12, greedy());
   EXPECT_THROW(session.prompt(s.model.tokenizer().encode("a prompt that is too long")), Error);
   EXPECT_THROW(session.prompt({}), Error);
@@ -399,7 +374,7 @@ TEST(SessionTest, AFullContextSaysSo) {
 }
 
 TEST(SessionTest, StopStringsAreCutOutAndCancelStops) {
-  TinyEngine s;
+  SmallEngine s;
   const auto run = [&](GenerateOptions options) {
     Session session(s.model, 256, greedy());
     session.prompt(s.model.tokenizer().encode(kPrompt));
@@ -421,11 +396,11 @@ TEST(SessionTest, StopStringsAreCutOutAndCancelStops) {
 }
 
 TEST(SessionTest, ABudgetThatIsTooSmallIsAnError) {
-  EXPECT_THROW(TinyEngine(1, 64, 100 * kKiB), OutOfBudget);
+  EXPECT_THROW(SmallEngine(1, 64, 100 * kKiB), OutOfBudget);
 }
 
 TEST(SessionTest, BadTokensAreRefused) {
-  TinyEngine s;
+  SmallEngine s;
   const auto sequence = s.model.new_sequence(8);
   std::vector<float> logits(s.model.config().vocab_size);
   for (const TokenId bad : {-1, 272, 1 << 30}) {

@@ -3,11 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
-#include "generate/session.hpp"
-#include "model/transformer.hpp"
-#include "support/kv_options.hpp"
-#include "support/temporary_folder.hpp"
-#include "support/tiny_model.hpp"
+#include "support/tiny_session.hpp"
 
 namespace snug {
 namespace {
@@ -16,51 +12,21 @@ using namespace testing_support;
 
 constexpr KvSpillOptions kAll{1, 1};  // whatever may go goes, a partition at a time
 
-struct TinyEngine {
-  TinyEngine(std::string_view kv, KvSpillOptions spill, unsigned threads = 2, std::size_t rows = 200,
-             const TinyShape& shape = {.context = 2048})
-      : ledger(Ledger::kUnlimited),
-        pool(threads),
-        model(parse(tiny_model(shape)), ledger, pool,
-              with_kv({.max_rows = rows, .context = 2048, .kv_spill = spill}, kv, folder)) {}
-  TemporaryFolder folder;
-  Ledger ledger;
-  ThreadPool pool;
-  Transformer model;
+struct SpillEngine : TinyEngine {
+  SpillEngine(std::string_view kv, KvSpillOptions spill, unsigned threads = 2, std::size_t rows = 200,
+              const TinyShape& shape = {.context = 2048})
+      : TinyEngine(shape, {.max_rows = rows, .context = 2048, .kv_spill = spill}, threads, kv) {}
 };
-
-SamplerOptions greedy() {
-  SamplerOptions options;
-  options.temperature = 0;
-  return options;
-}
-
-std::vector<TokenId> some_tokens(int count) {
-  std::vector<TokenId> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back((i * 37 + i / 7) % 200);
-  return tokens;
-}
-
-std::uint64_t go_on(Session& session, const std::vector<TokenId>& tokens, std::size_t speculate = 0) {
-  session.hash_logits(true);
-  session.prompt(tokens);
-  GenerateOptions options;
-  options.max_tokens = 40;
-  options.ignore_end = true;
-  options.speculate = speculate;
-  session.generate(options, nullptr);
-  return session.stats().logits_hash;
-}
 
 TEST(SpillTest, TheAnswerIsThatOfPagesInMemory) {
   const auto begin = some_tokens(1100), all = some_tokens(1300);
   for (const KvMethod& method : kv_methods()) {
     SCOPED_TRACE(method.name);
     const auto run = [&](KvSpillOptions spill, unsigned threads, std::size_t rows, std::size_t speculate) {
-      TinyEngine engine(method.name, spill, threads, rows);
+      SpillEngine engine(method.name, spill, threads, rows);
       Session session(engine.model, 2048, greedy());
       session.prompt(begin);
-      return go_on(session, all, speculate);
+      return go_on(session, all, 40, speculate);
     };
     const std::uint64_t expected = run({}, 2, 200, 0);
     try {
@@ -77,7 +43,7 @@ TEST(SpillTest, TheAnswerIsThatOfPagesInMemory) {
 TEST(SpillTest, MemoryStaysBelowTheLimit) {
   std::vector<float> logits(TinyShape{}.vocab);
   const auto used = [&](KvSpillOptions spill) {
-    TinyEngine engine("", spill, 1, 64);
+    SpillEngine engine("", spill, 1, 64);
     const auto sequence = engine.model.new_sequence(2048);
     const auto tokens = some_tokens(2000);
     for (std::size_t at = 0; at < tokens.size(); at += 50) {
@@ -97,11 +63,11 @@ TEST(SpillTest, WithWindowsForksAndRecurrentLayers) {
     for (const std::string_view kv : {"bf16", "kivi-4"}) {
       SCOPED_TRACE(kv);
       const auto run = [&](KvSpillOptions spill) {
-        TinyEngine engine(kv, spill, 2, 200, shape);
+        SpillEngine engine(kv, spill, 2, 200, shape);
         Session session(engine.model, 2048, greedy());
         session.prompt(some_tokens(1100));
         const auto fork = session.fork();
-        const std::uint64_t first = go_on(session, some_tokens(1400)), second = go_on(*fork, some_tokens(1250));
+        const std::uint64_t first = go_on(session, some_tokens(1400), 40), second = go_on(*fork, some_tokens(1250), 40);
         return std::pair(first, second);
       };
       EXPECT_EQ(run(kAll), run({}));
@@ -114,7 +80,7 @@ TEST(SpillTest, ASavedSessionHasWhatWasOnTheDisk) {
     SCOPED_TRACE(kv);
     std::uint64_t hashes[2];
     for (const bool save : {true, false}) {
-      TinyEngine engine(kv, save ? kAll : KvSpillOptions());
+      SpillEngine engine(kv, save ? kAll : KvSpillOptions());
       Session session(engine.model, 2048, greedy());
       if (save) {
         session.prompt(some_tokens(1100));
@@ -122,17 +88,17 @@ TEST(SpillTest, ASavedSessionHasWhatWasOnTheDisk) {
       } else {
         session.load(folder.file("session.kv"));
       }
-      hashes[save] = go_on(session, some_tokens(1200));
+      hashes[save] = go_on(session, some_tokens(1200), 40);
     }
     EXPECT_EQ(hashes[0], hashes[1]);
   }
 }
 
 TEST(SpillTest, AShorterPromptIsFedAgain) {
-  TinyEngine engine("", kAll), plain("", {});
+  SpillEngine engine("", kAll), plain("", {});
   Session session(engine.model, 2048, greedy()), expected(plain.model, 2048, greedy());
   session.prompt(some_tokens(1100));
-  EXPECT_EQ(go_on(session, some_tokens(300)), go_on(expected, some_tokens(300)));
+  EXPECT_EQ(go_on(session, some_tokens(300), 40), go_on(expected, some_tokens(300), 40));
 }
 
 TEST(SpillTest, AFolderThatIsNotThereIsAnError) {

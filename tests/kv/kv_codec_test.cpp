@@ -9,20 +9,13 @@
 #include "base/error.hpp"
 #include "kv/kv_store.hpp"
 #include "support/kv_learning.hpp"
-#include "support/temporary_folder.hpp"
 
 namespace snug {
 namespace {
 
-const KvShape kShape{2, 64, 64, 0}, kWindow{1, 64, 32, 256};
+using testing_support::format_of;
 
-KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
-  const testing_support::TemporaryFolder folder;
-  KvModel model;
-  model.shapes = std::move(shapes);
-  model.ropes.resize(model.shapes.size());
-  return testing_support::learned_format(name, model, folder.file("m.gguf"));
-}
+const KvShape kShape{2, 64, 64, 0}, kWindow{1, 64, 32, 256};
 
 /// Feeds `tokens` tokens in calls of `rows`, as a model does.
 void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from, std::size_t tokens,

@@ -7,20 +7,13 @@
 #include "base/error.hpp"
 #include "kv/kv_store.hpp"
 #include "support/kv_learning.hpp"
-#include "support/temporary_folder.hpp"
 
 namespace snug {
 namespace {
 
-const KvShape kFull{2, 32, 32, 0}, kWindow{1, 32, 32, 128};
+using testing_support::format_of;
 
-KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
-  const testing_support::TemporaryFolder folder;
-  KvModel model;
-  model.shapes = std::move(shapes);
-  model.ropes.resize(model.shapes.size());
-  return testing_support::learned_format(name, model, folder.file("m.gguf"));
-}
+const KvShape kFull{2, 32, 32, 0}, kWindow{1, 32, 32, 128};
 
 Bytes kv_used(const Ledger& ledger) {
   return ledger.report().by_tag[static_cast<std::size_t>(Tag::kv)];

@@ -5,6 +5,7 @@
 
 #include "kv/kv_codec.hpp"
 #include "support/random_values.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace snug::testing_support {
 
@@ -47,6 +48,15 @@ inline KvFormat learned_format(std::string_view name, const KvModel& model, cons
     learn_kv(choice.values, *there);
   }
   return make_kv_format(choice, there);
+}
+
+/// The same of layers of such shapes.
+inline KvFormat format_of(std::string_view name, std::vector<KvShape> shapes) {
+  const TemporaryFolder folder;
+  KvModel model;
+  model.shapes = std::move(shapes);
+  model.ropes.resize(model.shapes.size());
+  return learned_format(name, model, folder.file("m.gguf"));
 }
 
 }  // namespace snug::testing_support

@@ -9,6 +9,7 @@ namespace snug::testing_support {
 
 /// What the codec needs is learned, once per folder.
 inline ModelOptions with_kv(ModelOptions options, std::string_view kv, const TemporaryFolder& folder) {
+  if (kv.empty()) return options;
   options.kv_format = [name = std::string(kv), path = folder.file("tiny.gguf")](const auto& known) {
     return learned_format(name, *known, path);
   };
