@@ -12,8 +12,8 @@ namespace {
 
 class AquaCodec final : public KvCodec {
 public:
-  AquaCodec(KvSide side, std::shared_ptr<const KvModel> model) : side_(side), model_(std::move(model)), rope_(*model_) {
-    const KvTables tables = read_kv_tables(*model_, kAquaName);
+  AquaCodec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& tables)
+      : side_(side), model_(std::move(model)), rope_(*model_) {
     const std::string name = side_name(side);
     for (std::size_t layer = 0; layer < model_->shapes.size(); ++layer) {
       Map map{AquaShape(*model_, layer, side), {}, {}};
@@ -131,8 +131,8 @@ AquaShape::AquaShape(const KvModel& model, std::size_t layer, KvSide side) : low
   value_inputs = side == KvSide::values && !lowest ? values : 0;
 }
 
-std::unique_ptr<KvCodec> make_aqua_codec(KvSide side, std::shared_ptr<const KvModel> model) {
-  return std::make_unique<AquaCodec>(side, std::move(model));
+std::unique_ptr<KvCodec> make_aqua_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned) {
+  return std::make_unique<AquaCodec>(side, std::move(model), learned);
 }
 
 }  // namespace snug

@@ -10,8 +10,6 @@
 
 namespace snug {
 
-inline constexpr std::string_view kAquaName = "aqua-2";
-
 /// What a layer of a model predicts a side from: channels of all heads.
 struct AquaShape {
   bool lowest;
@@ -22,8 +20,8 @@ struct AquaShape {
   std::size_t bits() const { return lowest ? 4 : 2; }
 };
 
-/// REQUIRES: calibration.
-std::unique_ptr<KvCodec> make_aqua_codec(KvSide side, std::shared_ptr<const KvModel> model);
+/// Throws FormatError when `learned` is not of such a model.
+std::unique_ptr<KvCodec> make_aqua_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned);
 
 /// Tables "key.weights" [outputs][inputs], "key.bias" [outputs], and the same for "value". Layers are learned from the
 /// lowest up, each from what is reconstructed of the one below.

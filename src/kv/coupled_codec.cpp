@@ -14,9 +14,8 @@ constexpr std::size_t kMaxWidth = 8, kMaxDim = 512;
 
 class CoupledCodec final : public KvCodec {
 public:
-  CoupledCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t width)
+  CoupledCodec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& tables, std::size_t width)
       : side_(side), model_(std::move(model)), width_(width), ropes_(*model_) {
-    const KvTables tables = read_kv_tables(*model_, width == 4 ? "cq-2" : "cq-1");
     const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
@@ -98,8 +97,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<KvCodec> make_coupled_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t width) {
-  return std::make_unique<CoupledCodec>(side, std::move(model), width);
+std::unique_ptr<KvCodec> make_coupled_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned,
+                                            std::size_t width) {
+  return std::make_unique<CoupledCodec>(side, std::move(model), learned, width);
 }
 
 }  // namespace snug

@@ -10,8 +10,10 @@
 
 namespace snug {
 
-/// `width` channels share a code: 4 (2 bits a channel) or 8 (1 bit). Throws Error when nothing was learned.
-std::unique_ptr<KvCodec> make_coupled_codec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t width);
+/// `width` channels share a code: 4 (2 bits a channel) or 8 (1 bit). Throws FormatError when `learned` is not of such a
+/// model.
+std::unique_ptr<KvCodec> make_coupled_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned,
+                                            std::size_t width);
 
 /// "key.centroids" f32[heads * groups][256][width] and "key.weights" f32[heads * dim], of each layer; "value" alike.
 KvTables learn_coupled(const KvLearning& from, std::size_t width);

@@ -120,8 +120,9 @@ KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> m
 /// A way to keep pages.
 struct KvMethod {
   std::string_view name, help;
-  std::unique_ptr<KvCodec> (*make)(KvSide side, std::shared_ptr<const KvModel> model);
-  /// Of methods that `snug calibrate` prepares: both sides' tables, which `make` reads from beside the model.
+  /// `learned`: what `learn` made, of methods that have it.
+  std::unique_ptr<KvCodec> (*make)(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned);
+  /// Of methods that `snug calibrate` prepares: both sides' tables, which then lie beside the model.
   KvTables (*learn)(const KvLearning& from) = nullptr;
 };
 std::span<const KvMethod> kv_methods();

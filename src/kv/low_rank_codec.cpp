@@ -11,9 +11,8 @@ namespace {
 /// Codes of keys lie [rank][64 tokens], of values [64 tokens][rank]: as the products want them.
 class LowRankCodec final : public KvCodec {
 public:
-  LowRankCodec(KvSide side, std::shared_ptr<const KvModel> model)
+  LowRankCodec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& tables)
       : keys_(side == KvSide::keys), side_(side), model_(std::move(model)), ropes_(*model_) {
-    const KvTables tables = read_kv_tables(*model_, "cskv-50");
     const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
@@ -115,8 +114,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<KvCodec> make_low_rank_codec(KvSide side, std::shared_ptr<const KvModel> model) {
-  return std::make_unique<LowRankCodec>(side, std::move(model));
+std::unique_ptr<KvCodec> make_low_rank_codec(KvSide side, std::shared_ptr<const KvModel> model,
+                                             const KvTables& learned) {
+  return std::make_unique<LowRankCodec>(side, std::move(model), learned);
 }
 
 }  // namespace snug

@@ -12,8 +12,9 @@
 
 namespace snug {
 
-/// Throws Error when nothing was learned.
-std::unique_ptr<KvCodec> make_low_rank_codec(KvSide side, std::shared_ptr<const KvModel> model);
+/// Throws FormatError when `learned` is not of such a model.
+std::unique_ptr<KvCodec> make_low_rank_codec(KvSide side, std::shared_ptr<const KvModel> model,
+                                             const KvTables& learned);
 
 /// With C = kv_heads * dim channels and R = low_rank(C): "key.mean" f32[C], "key.down" f32[R][C], "key.up" f32[C][R]; a
 /// token x becomes down (x - mean), and comes back as mean + up code. "value" alike.

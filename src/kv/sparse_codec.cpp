@@ -29,9 +29,8 @@ std::uint16_t code_of(std::size_t atom, float coefficient, float largest) {
 
 class SparseCodec final : public KvCodec {
 public:
-  SparseCodec(KvSide side, std::shared_ptr<const KvModel> model)
+  SparseCodec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& tables)
       : side_(side), model_(std::move(model)), ropes_(*model_) {
-    const KvTables tables = read_kv_tables(*model_, "csr-1");
     const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
@@ -138,8 +137,8 @@ void Pursuit::run(float* x, std::uint16_t* codes) {
   }
 }
 
-std::unique_ptr<KvCodec> make_sparse_codec(KvSide side, std::shared_ptr<const KvModel> model) {
-  return std::make_unique<SparseCodec>(side, std::move(model));
+std::unique_ptr<KvCodec> make_sparse_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned) {
+  return std::make_unique<SparseCodec>(side, std::move(model), learned);
 }
 
 }  // namespace snug

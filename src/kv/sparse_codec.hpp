@@ -14,8 +14,8 @@ namespace snug {
 
 inline constexpr std::size_t kAtoms = 1024, kAtomChannels = 16;
 
-/// Throws Error when nothing was learned.
-std::unique_ptr<KvCodec> make_sparse_codec(KvSide side, std::shared_ptr<const KvModel> model);
+/// Throws FormatError when `learned` is not of such a model.
+std::unique_ptr<KvCodec> make_sparse_codec(KvSide side, std::shared_ptr<const KvModel> model, const KvTables& learned);
 
 /// "key.atoms" f32[1024][dim] of length 1, "key.mean" and "key.factor" f32[kv_heads * dim], "key.largest" f32[1] of
 /// each layer: (x - mean) * factor is about a sum of atoms times coefficients of at most `largest`. "value" alike.

@@ -16,7 +16,7 @@ namespace snug::reference {
 class Aqua final : public LayersReference {
 public:
   Aqua(KvSide side, std::shared_ptr<const KvModel> known)
-      : LayersReference(side, std::move(known)), tables_(read_kv_tables(model(), kAquaName)) {}
+      : LayersReference(side, std::move(known)), tables_(read_kv_tables(model(), "aqua-2")) {}
 
 protected:
   void reconstruct_layers(const KvLayerPages& pages, std::vector<PlainPage>& layers) const override {
