@@ -32,9 +32,13 @@ struct AttentionPart {
   std::size_t tiles = 0;             ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
   /// Pages (of four tiles) that are multiplied as integers in place of their tiles; null: tiles. Those that a query
-  /// sees come before the tiles it sees.
+  /// sees are consecutive.
   const KvCodes *k_codes = nullptr, *v_codes = nullptr;
   const std::byte *k_pages[kPartTokens / kCodedPageTokens] = {}, *v_pages[kPartTokens / kCodedPageTokens] = {};
+  /// How much more the keys of a page scatter than those that they stand for, f32[k_dim], differences of variances.
+  /// Half of what that adds to the variance of a score is taken off: as much as it adds to the mean of exp(score).
+  /// Null: not known. Pages that are multiplied as integers have theirs from their scales (KvCodes::excess).
+  const float* k_excess[kPartTokens / kCodedPageTokens] = {};
   /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
   const bf16_t* const* next_keys = nullptr;
   std::size_t next_tiles = 0;

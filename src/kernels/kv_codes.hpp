@@ -30,6 +30,8 @@ struct KvCodes {
   /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
   enum class Ends : std::uint8_t { extremes, half_means, fitted };
   Ends ends = Ends::extremes;
+  /// How much more keys in codes scatter than the keys: the difference of variances in squares of their scale.
+  float excess = 0;
 
   /// Values of a line, and where one lies in the tiles.
   constexpr std::size_t positions() const { return 16 * columns; }

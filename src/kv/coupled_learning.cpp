@@ -7,6 +7,7 @@
 #include <random>
 
 #include "kv/coupled_codec.hpp"
+#include "kv/key_excess.hpp"
 #include "kv/query_weights.hpp"
 
 namespace snug {
@@ -150,6 +151,7 @@ KvTables learn_coupled(const KvLearning& from, std::size_t width) {
       tables.add(layer, name + ".centroids", std::move(arrays[values][layer].centroids));
       tables.add(layer, name + ".weights", std::move(arrays[values][layer].weights));
     }
+  add_key_excess(*make_coupled_codec(KvSide::keys, std::make_shared<KvModel>(from.model), tables, width), from, tables);
   return tables;
 }
 

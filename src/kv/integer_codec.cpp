@@ -12,6 +12,8 @@ public:
     for (const KvShape& shape : model_->shapes) {
       codes_.push_back(integer_page(side, shape.dim(side), bits, group));
       codes_.back().ends = ends;
+      // The mean of what it stands for scatters less.
+      if (ends == KvCodes::Ends::half_means) codes_.back().excess = -1.0f / 12;
     }
   }
   std::size_t page_bytes(std::size_t layer) const override {
@@ -36,7 +38,12 @@ private:
 }  // namespace
 
 KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t group) {
-  if (side == KvSide::keys) return {bits, dim, kPageTiles, group / kTileTokens, kv_tile_values(dim), 2 * kTileTokens};
+  if (side == KvSide::keys) {
+    KvCodes codes{bits, dim, kPageTiles, group / kTileTokens, kv_tile_values(dim), 2 * kTileTokens};
+    // Few steps between the extremes: most values lie towards the middle of theirs, and are moved outwards.
+    if (bits == 2) codes.excess = 1.0f / 12;
+    return codes;
+  }
   return {bits, kPageTokens, dim / 16, group / 16, 2 * 16, 2 * dim};
 }
 

@@ -17,6 +17,9 @@ namespace snug {
 
 /// Whole pages that stay in bf16 before the one that is being filled.
 inline constexpr std::size_t kRecentPages = 2;
+/// Pages at the start that stay in bf16 for good: attention rests on the first tokens whatever they say, and their keys
+/// and values are unlike all others'.
+inline constexpr std::size_t kFirstPages = 1;
 
 /// Where a page stands: its layer and the position of its first token.
 struct KvPlace {
@@ -73,6 +76,9 @@ struct KvFormat {
   std::string name = "bf16";
   std::shared_ptr<const KvCodec> keys, values;
   std::uint64_t learned = 0;  ///< fingerprint of the tables that they have learned
+  /// Of each layer, f32[kv_heads][k_dim]: variances of coded keys less those of the keys (kv/key_excess.hpp). Empty:
+  /// not known.
+  std::vector<std::vector<float>> key_excess{};
 
   bool coded() const { return keys != nullptr; }
   const KvCodec& codec(KvSide side) const { return side == KvSide::keys ? *keys : *values; }
@@ -82,7 +88,7 @@ struct KvFormat {
   std::size_t offset(KvSide side, std::size_t layer) const {
     return side == KvSide::keys ? 0 : keys->page_bytes(layer);
   }
-  /// Pages that a query at `position` sees coded: the first so many.
+  /// Pages that a query at `position` sees coded: the first so many, without kFirstPages.
   static std::size_t coded_pages(std::size_t position) {
     const std::size_t page = position / kPageTokens;
     return page > kRecentPages ? page - kRecentPages : 0;

@@ -10,7 +10,7 @@ namespace snug {
 namespace {
 
 constexpr char kMagic[8] = {'S', 'N', 'U', 'G', 'K', 'V', 0, 0};
-constexpr std::uint32_t kVersion = 1, kMaxLayers = 4096;
+constexpr std::uint32_t kVersion = 2, kMaxLayers = 4096;
 constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 31, kMaxPageBytes = 1 << 28;
 
 struct Header {
@@ -27,9 +27,10 @@ static_assert(sizeof(Header) == 128);
 struct LayerRow {
   std::uint32_t kv_heads, k_dim, v_dim, window;
   std::uint32_t raw_begin, raw_end, coded_begin, coded_end;  ///< pages that are there
+  std::uint32_t first_end, reserved;                         ///< those in bf16 before raw_begin: the first so many
   std::uint64_t raw_bytes, coded_bytes;                      ///< of a page
 };
-static_assert(sizeof(LayerRow) == 48);
+static_assert(sizeof(LayerRow) == 56);
 
 /// What stands before the pages.
 struct Head {
@@ -57,7 +58,7 @@ struct Head {
 Bytes data_bytes(std::span<const LayerRow> rows, Bytes recurrent) {
   Bytes total = recurrent;
   for (const LayerRow& r : rows)
-    total = checked_add(total, checked_add(checked_mul(r.raw_end - r.raw_begin, r.raw_bytes),
+    total = checked_add(total, checked_add(checked_mul(Bytes{r.raw_end} - r.raw_begin + r.first_end, r.raw_bytes),
                                            checked_mul(r.coded_end - r.coded_begin, r.coded_bytes)));
   return total;
 }
@@ -84,7 +85,7 @@ void write_kv_file(const std::string& path, std::uint64_t model, std::span<const
     const KvHeld held = store.held(layer);
     const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
     head.rows.push_back({s.kv_heads, s.k_dim, s.v_dim, s.window, number(held.raw_begin), number(held.raw_end),
-                         number(held.coded_begin), number(held.coded_end), s.page_bytes(),
+                         number(held.coded_begin), number(held.coded_end), number(held.first_end), 0, s.page_bytes(),
                          format.coded() && s.kv_heads ? format.page_bytes(layer) : 0});
     store.each_page(layer, [&](std::span<std::byte> page) { head.checksums.push_back(hash_of(page)); });
   }
@@ -133,10 +134,10 @@ KvFile KvFile::parse(std::unique_ptr<RandomAccessFile> file, bool check) {
   read(head.rows, h.layers);
   std::uint64_t pages = h.recurrent_bytes > 0 ? 1 : 0;
   for (const LayerRow& r : head.rows) {
-    if (r.raw_begin > r.raw_end || r.coded_begin > r.coded_end || r.raw_bytes > kMaxPageBytes ||
-        r.coded_bytes > kMaxPageBytes)
+    if (r.raw_begin > r.raw_end || r.first_end > r.raw_begin || r.coded_begin > r.coded_end ||
+        r.raw_bytes > kMaxPageBytes || r.coded_bytes > kMaxPageBytes)
       fail<FormatError>("{}: the table of pages is damaged", path);
-    pages += std::uint64_t{r.raw_end} - r.raw_begin + r.coded_end - r.coded_begin;
+    pages += std::uint64_t{r.first_end} + r.raw_end - r.raw_begin + r.coded_end - r.coded_begin;
   }
   read(head.tokens, h.tokens);
   read(head.checksums, pages);
@@ -148,7 +149,7 @@ KvFile KvFile::parse(std::unique_ptr<RandomAccessFile> file, bool check) {
     fail<FormatError>("{}: its size is not what its pages need", path);
   for (const LayerRow& r : head.rows) {
     result.shapes_.push_back({r.kv_heads, r.k_dim, r.v_dim, r.window});
-    result.held_.push_back({r.raw_begin, r.raw_end, r.coded_begin, r.coded_end});
+    result.held_.push_back({r.first_end, r.raw_begin, r.raw_end, r.coded_begin, r.coded_end});
   }
   result.model_ = h.model;
   result.tables_ = h.tables;
@@ -174,9 +175,8 @@ void KvFile::expect_matching(std::uint64_t model, const KvStore& store, std::siz
     const KvHeld& held = held_[layer];
     same = a.kv_heads == b.kv_heads && a.k_dim == b.k_dim && a.v_dim == b.v_dim && a.window == b.window &&
            store.can_hold(layer, tokens_.size(), held);
-    bytes += (held.raw_end - held.raw_begin) * b.page_bytes();
-    if (held.coded_end > held.coded_begin)
-      bytes += (held.coded_end - held.coded_begin) * store.format().page_bytes(layer);
+    bytes += held.raw_pages() * b.page_bytes();
+    if (held.coded_pages() > 0) bytes += held.coded_pages() * store.format().page_bytes(layer);
   }
   if (!same || bytes != data_bytes_) fail<FormatError>("{}: its layers are not those of the model", path);
 }

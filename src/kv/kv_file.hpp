@@ -4,9 +4,9 @@
 ///
 /// Little endian. A header of 128 bytes (magic, version, fingerprints of the model and of what codecs have learned,
 /// name of the format, sizes, checksum), a row per layer (its shape, and which pages are there: those of a layer are
-/// consecutive, the first are given back first), the token ids (at positions 0, 1, ...), a checksum (XXH3-64) of each
-/// page and of the recurrent state; then, from a multiple of 4 KiB on, the pages of each layer in bf16, those that are
-/// coded, and the recurrent state of hybrid models.
+/// consecutive but for the first, which coded formats keep as they are), the token ids (at positions 0, 1, ...), a
+/// checksum (XXH3-64) of each page and of the recurrent state; then, from a multiple of 4 KiB on, the pages of each
+/// layer in bf16, those that are coded, and the recurrent state of hybrid models.
 
 #include <cstdint>
 #include <memory>

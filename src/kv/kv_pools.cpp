@@ -45,12 +45,13 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
       continue;
     }
     const Bytes behind = tokens - kept, coded = format.coded_between_calls(tokens) * kPageTokens,
-                dropped = only_coded(format, tokens) * kPageTokens;
-    total += (coded > behind ? coded - behind : 0) / kPageTokens * format.page_bytes(layer) +
-             (tokens - std::max(dropped, behind)) * token;
+                dropped = only_coded(format, tokens) * kPageTokens, first = kFirstPages * kPageTokens;
+    const auto between = [](Bytes begin, Bytes end) { return end > begin ? end - begin : 0; };
+    total += between(std::max(behind, first), coded) / kPageTokens * format.page_bytes(layer) +
+             (between(std::max(dropped, behind), tokens) + between(behind, std::min(first, dropped))) * token;
     if (format.chained() && !layer_below(shapes, layer)) {
       const Bytes seen = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens;
-      total += seen > behind ? (seen - behind) * token : 0;
+      total += between(std::max(behind, first), seen) * token;
     }
   }
   return total;

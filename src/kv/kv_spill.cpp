@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -41,7 +42,7 @@ public:
                     std::strerror(errno));
     unlink(name.c_str());
   }
-  Bytes size() const override { return end_; }
+  Bytes size() const override { return end_.load(); }
   const std::string& path() const override { return path_; }
   int descriptor() const override { return fd_.get(); }
   void read(Bytes offset, std::span<std::byte> into) const override {
@@ -56,7 +57,7 @@ public:
   }
   /// Returns where they stand.
   Bytes append(std::span<const std::byte> bytes) {
-    const Bytes begin = end_;
+    const Bytes begin = end_.load();
     Bytes at = begin;
     while (!bytes.empty()) {
       const ssize_t n = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
@@ -78,7 +79,7 @@ public:
 private:
   std::string path_;
   Descriptor fd_;
-  Bytes end_ = 0;
+  std::atomic<Bytes> end_{0};  ///< asked for by readers
 };
 
 KvSpill::Extent::~Extent() {
@@ -117,7 +118,8 @@ std::size_t KvSpill::window() const {
 
 std::shared_ptr<const KvSpill::Extent> KvSpill::write(std::span<const std::byte* const> pages, std::size_t page_bytes) {
   const std::size_t size = round_up(pages.size() * page_bytes, kDirectBlock);
-  for (std::size_t i = 0; i < pages.size(); ++i) std::memcpy(outgoing_.data() + i * page_bytes, pages[i], page_bytes);
+  for (std::size_t i = 0; i < pages.size(); ++i)
+    if (pages[i]) std::memcpy(outgoing_.data() + i * page_bytes, pages[i], page_bytes);
   const Bytes offset = file_->append({outgoing_.data(), size});
   return std::make_shared<Extent>(file_, offset, size);
 }

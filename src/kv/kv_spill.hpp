@@ -54,7 +54,7 @@ public:
     Bytes offset_;
     std::size_t size_;
   };
-  /// Throws IoError, e.g. when the disk is full.
+  /// A null page: anything may stand in its place. Throws IoError, e.g. when the disk is full.
   std::shared_ptr<const Extent> write(std::span<const std::byte* const> pages, std::size_t page_bytes);
   /// Its pages, while the lease is held.
   ReadAhead::Lease read(const Extent& extent);

@@ -38,14 +38,14 @@ void KvStore::reserve(std::size_t tokens) {
     auto &list = pages_[layer], &coded_list = coded_[layer];
     for (std::size_t page = from; page < wanted; ++page) own(list, page, pools_.pool(layer));
     // What is behind a window already is not coded.
-    for (std::size_t page = coded_count_[layer]; page < coded; ++page)
+    for (std::size_t page = std::max(coded_count_[layer], kFirstPages); page < coded; ++page)
       if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));
     list.reserve(wanted), coded_list.reserve(coded);
     if (chains_.empty() || pools_.chains()[layer] != layer) continue;
     Chain& chain = chains_[layer];
     chain.layer = kNone;
     const std::size_t seen = tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
-    for (std::size_t page = 0; page < seen; ++page)
+    for (std::size_t page = kFirstPages; page < seen; ++page)
       if (page >= coded_list.size() || coded_list[page]) own(chain.pages, page, pools_.pool(layer));
     chain.pages.reserve(seen);
   }
@@ -84,14 +84,18 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     const std::size_t coded = std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
+    // What was released before is a prefix: walk back from the newest that may go until one is gone already.
+    const auto release = [](std::vector<PageRef>& pages, std::size_t begin, std::size_t end) {
+      for (std::size_t page = std::min(end, pages.size()); page-- > begin && pages[page];) pages[page] = {};
+    };
     if (!chains_.empty()) {
       auto& chain = chains_[layer].pages;
       if (chain.size() > coded_count_[layer]) chain.resize(coded_count_[layer]);
-      for (std::size_t page = std::min(dead, chain.size()); page-- > 0 && chain[page];) chain[page] = {};
+      release(chain, 0, dead);
     }
-    for (std::size_t page = std::min(dead, coded_list.size()); page-- > 0 && coded_list[page];) coded_list[page] = {};
-    // Released pages are a prefix: walk back from the newest that may go until one is gone already.
-    for (std::size_t page = std::min(std::max(dead, coded), list.size()); page-- > 0 && list[page];) list[page] = {};
+    release(coded_list, 0, dead);
+    release(list, kFirstPages, std::max(dead, coded));
+    release(list, 0, std::min(dead, kFirstPages));
   }
 }
 
@@ -119,8 +123,8 @@ void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
 }
 
 void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
-  const std::size_t first = coded_count_[layer];
-  if (pages <= first) return;
+  if (pages <= coded_count_[layer]) return;
+  const std::size_t first = std::max(coded_count_[layer], kFirstPages);
   // Keys and values of a page are two pieces of work.
   pool.parallel_for((pages - first) * 2, 1, [&](std::size_t from, std::size_t to, unsigned) {
     for (std::size_t i = from; i < to; ++i)
@@ -135,6 +139,7 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
   for (std::size_t layer = 0; layer < layers; ++layer)
     if (pools_.shapes()[layer].kv_heads > 0) first = std::min(first, coded_count_[layer]);
   if (pages <= first) return;
+  first = std::max(first, kFirstPages);
   for (const KvSide side : {KvSide::keys, KvSide::values}) {
     const KvCodec& codec = format().codec(side);
     const std::size_t pieces = codec.across_layers() ? 1 : layers;
@@ -177,8 +182,9 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
   std::vector<std::size_t> steps;  // layers from what is there up to this one
   for (std::size_t l = usable ? chain.layer + 1 : lowest; l <= layer; ++l)
     if (pools_.chains()[l] == lowest) steps.push_back(l);
-  pool.parallel_for(pages, 1, [&](std::size_t from, std::size_t to, unsigned) {
-    for (std::size_t page = from; page < to; ++page) {
+  if (pages <= kFirstPages) return;
+  pool.parallel_for(pages - kFirstPages, 1, [&](std::size_t from, std::size_t to, unsigned) {
+    for (std::size_t page = from + kFirstPages; page < to + kFirstPages; ++page) {
       auto* tiles = reinterpret_cast<bf16_t*>(chain.pages[page].data());
       if (!tiles) continue;  // behind the window
       for (const std::size_t l : steps)
@@ -199,7 +205,7 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
 
 const std::byte* KvStore::key_page(std::size_t layer, std::size_t head, std::size_t page) const {
   const KvCodes* codes = format().coded() && chains_.empty() ? format().keys->codes(layer) : nullptr;
-  if (!codes || page >= coded_[layer].size()) return nullptr;
+  if (!codes) return nullptr;
   const std::byte* at = coded_page(layer, page);
   return at ? at + head * codes->bytes() : nullptr;
 }
@@ -226,6 +232,8 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
       else
         decode_head(layer, head, page, KvSide::values, values);
     }
+    if (layer < format().key_excess.size() && !format().key_excess[layer].empty())
+      out.key_excess[p] = &format().key_excess[layer][head * shape.k_dim];
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;

@@ -14,9 +14,12 @@
 
 namespace snug {
 
-/// Pages of a layer that are there, [begin, end): in bf16, and coded.
+/// Pages of a layer that are there: in bf16 [0, first_end) and [raw_begin, raw_end), and coded.
 struct KvHeld {
-  std::size_t raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0;
+  std::size_t first_end = 0, raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0;
+
+  std::size_t raw_pages() const { return first_end + raw_end - raw_begin; }
+  std::size_t coded_pages() const { return coded_end - coded_begin; }
 };
 
 class KvStore {
@@ -58,6 +61,7 @@ public:
     /// Pages in place of their tiles, where kernels multiply what the codec makes.
     const std::byte* key_pages[kPartPages] = {};
     const std::byte* value_pages[kPartPages] = {};
+    const float* key_excess[kPartPages] = {};  ///< KvFormat::key_excess of pages that are decoded
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;

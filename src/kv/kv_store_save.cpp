@@ -8,17 +8,19 @@
 namespace snug {
 
 KvHeld KvStore::held(std::size_t layer) const {
-  const auto first = [](const std::vector<PageRef>& list, std::size_t end) {
-    return static_cast<std::size_t>(std::find_if(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(end),
-                                                 [](const PageRef& p) { return bool(p); }) -
-                                    list.begin());
+  const auto first = [](const std::vector<PageRef>& list, std::size_t begin, std::size_t end) {
+    while (begin < end && !list[begin]) ++begin;
+    return begin;
   };
   KvHeld held;
   held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
   const bool spilled = spilled_pages(layer) > 0;
-  held.raw_begin = spilled && !format().coded() ? 0 : first(pages_[layer], held.raw_end);
-  held.coded_end = std::min({coded_[layer].size(), coded_count_[layer], stored_ / kPageTokens});
-  held.coded_begin = spilled ? 0 : first(coded_[layer], held.coded_end);
+  if (format().coded())
+    while (held.first_end < std::min(kFirstPages, held.raw_end) && pages_[layer][held.first_end]) ++held.first_end;
+  held.raw_begin = spilled && !format().coded() ? 0 : first(pages_[layer], held.first_end, held.raw_end);
+  held.coded_end = std::min(coded_count_[layer], stored_ / kPageTokens);
+  held.coded_begin = std::min(kFirstPages, held.coded_end);
+  if (!spilled) held.coded_begin = first(coded_[layer], held.coded_begin, held.coded_end);
   return held;
 }
 
@@ -37,6 +39,7 @@ void KvStore::each_page(std::size_t layer, const std::function<void(std::span<st
       f(page);
     }
   };
+  pages(pages_[layer], 0, h.first_end, pools_.shapes()[layer].page_bytes(), false);
   pages(pages_[layer], h.raw_begin, h.raw_end, pools_.shapes()[layer].page_bytes(), !format().coded());
   if (h.coded_end > h.coded_begin) pages(coded_[layer], h.coded_begin, h.coded_end, format().page_bytes(layer), true);
 }
@@ -45,9 +48,13 @@ bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) c
   const KvShape& shape = pools_.shapes()[layer];
   if (shape.kv_heads == 0) return h.raw_end == 0 && h.coded_end == 0;
   const std::size_t needed = shape.window && tokens > shape.window ? (tokens - shape.window) / kPageTokens : 0;
-  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max(needed, only_coded(format(), tokens))) return false;
-  if (!format().coded()) return h.coded_end == 0;
-  return h.coded_begin <= needed && h.coded_end >= format().coded_between_calls(tokens) &&
+  if (h.first_end > h.raw_begin || h.raw_begin > h.raw_end || h.coded_begin > h.coded_end) return false;
+  if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max({needed, h.first_end, only_coded(format(), tokens)}))
+    return false;
+  if (!format().coded()) return h.first_end == 0 && h.coded_end == 0;
+  if (h.first_end > kFirstPages || h.coded_begin < std::min(kFirstPages, h.coded_end)) return false;
+  if (needed < kFirstPages && h.first_end < std::min(kFirstPages, h.raw_end)) return false;
+  return h.coded_begin <= std::max(needed, kFirstPages) && h.coded_end >= format().coded_between_calls(tokens) &&
          h.coded_end <= tokens / kPageTokens;
 }
 
@@ -55,15 +62,16 @@ void KvStore::hold(std::size_t tokens, std::span<const KvHeld> layers) {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     const KvHeld& h = layers[layer];
     pages_[layer].resize(h.raw_end);
-    for (std::size_t page = h.raw_begin; page < h.raw_end; ++page) pages_[layer][page] = pools_.pool(layer).allocate();
+    for (std::size_t page = 0; page < h.raw_end; ++page)
+      if (page < h.first_end || page >= h.raw_begin) pages_[layer][page] = pools_.pool(layer).allocate();
     coded_[layer].resize(h.coded_end);
     for (std::size_t page = h.coded_begin; page < h.coded_end; ++page)
       coded_[layer][page] = pools_.coded_pool(layer).allocate();
     coded_count_[layer] = h.coded_end;
     const std::size_t behind = pools_.shapes()[layer].window + slack_,
                       dead = tokens > behind ? (tokens - behind) / kPageTokens : 0;
-    if (pools_.shapes()[layer].window &&
-        (h.raw_begin > std::max(dead, only_coded(format(), tokens)) || h.coded_begin > dead))
+    if (pools_.shapes()[layer].window && (h.raw_begin > std::max({dead, h.first_end, only_coded(format(), tokens)}) ||
+                                          h.coded_begin > std::max(dead, kFirstPages)))
       loaded_ = tokens;
   }
   stored_ = tokens;

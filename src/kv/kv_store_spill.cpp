@@ -73,8 +73,9 @@ const std::byte* KvStore::raw_page(std::size_t layer, std::size_t page) const {
 }
 
 const std::byte* KvStore::coded_page(std::size_t layer, std::size_t page) const {
-  if (const std::byte* there = coded_[layer][page].data()) return there;
-  return page < lent_.size() ? lent_[page] : nullptr;
+  if (page < coded_[layer].size())
+    if (const std::byte* there = coded_[layer][page].data()) return there;
+  return page >= kFirstPages && page < lent_.size() ? lent_[page] : nullptr;
 }
 
 }  // namespace snug

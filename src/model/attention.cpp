@@ -95,6 +95,7 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     view.v_codes = run.kv->format().values->codes(kv_layer);
     std::copy_n(tiles.key_pages, kPartPages, view.k_pages);
     std::copy_n(tiles.value_pages, kPartPages, view.v_pages);
+    std::copy_n(tiles.key_excess, kPartPages, view.k_excess);
   }
   view.k_tiles = tiles.keys;
   view.v_tiles = tiles.values;

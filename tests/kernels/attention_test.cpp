@@ -355,15 +355,17 @@ TEST(CodedAttention, IsThatOverTheUnpackedTiles) {
               values{bits, kCodedPageTokens, dim / 16, group, 32, 2 * dim};
           std::vector<std::byte> pages[2];
           AttentionPart part = p.part();
-          for (std::size_t page = 0; page < 2; ++page) {
-            pages[page].resize(keys.bytes() + values.bytes());
+          // The first page of long heads stays in tiles.
+          for (std::size_t i = 0; i < 2; ++i) {
+            const std::size_t page = i + (dim >= 80);
+            pages[i].resize(keys.bytes() + values.bytes());
             bf16_t *k_tiles = p.keys.data() + page * 64 * dim, *v_tiles = p.values.data() + page * 64 * dim;
-            k->pack_kv(k_tiles, keys, pages[page].data());
-            k->pack_kv(v_tiles, values, pages[page].data() + keys.bytes());
-            k->unpack_kv(pages[page].data(), keys, k_tiles);
-            k->unpack_kv(pages[page].data() + keys.bytes(), values, v_tiles);
-            part.k_pages[page] = pages[page].data();
-            part.v_pages[page] = pages[page].data() + keys.bytes();
+            k->pack_kv(k_tiles, keys, pages[i].data());
+            k->pack_kv(v_tiles, values, pages[i].data() + keys.bytes());
+            k->unpack_kv(pages[i].data(), keys, k_tiles);
+            k->unpack_kv(pages[i].data() + keys.bytes(), values, v_tiles);
+            part.k_pages[page] = pages[i].data();
+            part.v_pages[page] = pages[i].data() + keys.bytes();
           }
           part.k_codes = &keys;
           part.v_codes = &values;
@@ -384,6 +386,53 @@ TEST(CodedAttention, IsThatOverTheUnpackedTiles) {
               ASSERT_EQ(alone.acc[d], coded.acc[first * dim + d]) << k->name << ", query " << first;
           }
         }
+}
+
+/// exp(score) of a page falls by half of the variance that its excess gives to scores, in tiles and in codes.
+TEST(CodedAttention, ExcessVarianceIsTakenOff) {
+  for (const KernelTable* k : available_kernels()) {
+    constexpr std::size_t kDim = 64, kQueries = 5, kTokens = 192;
+    Problem p = make_problem(*k, kQueries, kTokens, kDim, kDim, 9);
+    KvCodes codes{2, kDim, 4, 4, kv_tile_values(kDim), 32};
+    std::vector<std::byte> page(codes.bytes());
+    bf16_t* tiles = p.keys.data() + 64 * kDim;
+    k->pack_kv(tiles, codes, page.data());
+    k->unpack_kv(page.data(), codes, tiles);
+    const auto* scales = reinterpret_cast<const bf16_t*>(page.data());
+    std::vector<float> excess(kDim);
+    for (std::size_t d = 0; d < kDim; ++d) excess[d] = 0.3f * bf16_value(scales[d]) * bf16_value(scales[d]);
+    const Result plain = run(*k, p);
+    AttentionPart part = p.part();
+    part.k_excess[1] = excess.data();
+    const Result in_tiles = run(*k, p, 0, kQueries, part);
+    part.k_codes = &codes;
+    part.k_pages[1] = page.data();
+    part.k_excess[1] = nullptr;
+    codes.excess = 0.3f;
+    const Result in_codes = run(*k, p, 0, kQueries, part);
+    for (std::size_t q = 0; q < kQueries; ++q) {
+      // The page by itself, its scores lowered, between those beside it.
+      double off = 0;
+      for (std::size_t d = 0; d < kDim; ++d) {
+        const double x = static_cast<double>(p.query(q, d));
+        off += 0.5 * x * x * static_cast<double>(excess[d]);
+      }
+      AttentionState total{-std::numeric_limits<float>::infinity(), 0};
+      std::vector<float> expected(kDim);
+      for (const std::uint32_t third : {0u, 1u, 2u}) {
+        p.begin[q] = 64 * third, p.end[q] = 64 * third + 64;
+        Result own = run(*k, p, q, 1);
+        if (third == 1) own.state[0].max -= static_cast<float>(off);
+        k->merge(total, expected.data(), own.state[0], own.acc.data(), kDim);
+      }
+      for (std::size_t d = 0; d < kDim; ++d) {
+        const float want = expected[d] / total.sum;
+        EXPECT_NEAR(in_tiles.acc[q * kDim + d] / in_tiles.state[q].sum, want, 0.02f) << k->name;
+        EXPECT_NEAR(in_codes.acc[q * kDim + d] / in_codes.state[q].sum, want, 0.02f) << k->name;
+      }
+      EXPECT_NE(in_tiles.state[q].sum, plain.state[q].sum);
+    }
+  }
 }
 
 }  // namespace

@@ -75,25 +75,25 @@ void learn(const KvMethod& method, const KvModel& model) {
   method.learn({model, samples, pool}).write(kv_tables_path(model, method.name), model.fingerprint);
 }
 
-/// A store with one page coded, read back layer by layer.
+/// A store with one page coded, the second, read back layer by layer.
 struct Coded {
   Coded(const KvFormat& format, const KvModel& model, const std::vector<std::vector<bf16_t>>& layers)
       : pools(ledger, model.shapes, format), store(pools, 64), shapes(model.shapes) {
-    store.reserve((kRecentPages + 1) * kPageTokens + 1);
+    store.reserve((kFirstPages + kRecentPages + 1) * kPageTokens + 1);
     for (std::size_t layer = 0; layer < layers.size(); ++layer)
-      std::copy(layers[layer].begin(), layers[layer].end(), store.key_tile(layer, 0, 0));
-    store.encode_late(pool, 1);
+      std::copy(layers[layer].begin(), layers[layer].end(), store.key_tile(layer, 0, kPageTiles));
+    store.encode_late(pool, 2);
   }
   std::vector<bf16_t> read(std::size_t layer) {
     const KvShape& shape = shapes[layer];
     std::vector<bf16_t> memory(kPartPages * shape.head_values()), out;
-    if (store.format().chained()) store.reconstruct(pool, layer, 1);
+    if (store.format().chained()) store.reconstruct(pool, layer, 2);
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
       KvStore::PartTiles tiles;
-      store.part(layer, head, 0, kPageTokens, tiles);
-      store.decode_part(layer, head, 0, 1, memory.data(), tiles);
-      out.insert(out.end(), tiles.keys[0], tiles.keys[0] + kPageTokens * shape.k_dim);
-      out.insert(out.end(), tiles.values[0], tiles.values[0] + kPageTokens * shape.v_dim);
+      store.part(layer, head, 0, 2 * kPageTokens, tiles);
+      store.decode_part(layer, head, 0, 2, memory.data(), tiles);
+      out.insert(out.end(), tiles.keys[kPageTiles], tiles.keys[kPageTiles] + kPageTokens * shape.k_dim);
+      out.insert(out.end(), tiles.values[kPageTiles], tiles.values[kPageTiles] + kPageTokens * shape.v_dim);
     }
     return out;
   }

@@ -22,7 +22,7 @@ public:
   void read(Bytes offset, std::span<std::byte> into) const override {
     if (offset > bytes_.size() || into.size() > bytes_.size() - offset) fail<IoError>("memory.gguf: read past the end");
     if (offset + into.size() > fail_from_) fail<IoError>("memory.gguf: read error");
-    std::memcpy(into.data(), bytes_.data() + offset, into.size());
+    if (!into.empty()) std::memcpy(into.data(), bytes_.data() + offset, into.size());
   }
 
 private:

@@ -36,11 +36,18 @@ Range page_range(Range tiles) {
   return {tiles.begin / kPageTiles * kPageTiles, (tiles.end + kPageTiles - 1) / kPageTiles * kPageTiles};
 }
 
-/// The first tile of the range that is not coded; those before it are, page by page.
-std::size_t first_plain(const std::byte* const* pages, Range tiles) {
-  std::size_t t = tiles.begin;
-  while (t < tiles.end && pages[t / kPageTiles] != nullptr) t = (t / kPageTiles + 1) * kPageTiles;
-  return t < tiles.end ? t : tiles.end;
+/// A range of tiles by what is coded, page by page: in the middle.
+struct Split {
+  Range before, coded, after;
+};
+
+Split split(const std::byte* const* pages, Range tiles) {
+  const auto walk = [&](std::size_t t, bool coded) {
+    while (t < tiles.end && (pages[t / kPageTiles] != nullptr) == coded) t = (t / kPageTiles + 1) * kPageTiles;
+    return t < tiles.end ? t : tiles.end;
+  };
+  const std::size_t begin = walk(tiles.begin, false), end = walk(begin, true);
+  return {{tiles.begin, begin}, {begin, end}, {end, tiles.end}};
 }
 
 /// How many tiles ahead, in the order of reading: keys of the part, its values, keys of the next part.
@@ -52,6 +59,7 @@ std::size_t tiles_ahead(std::size_t dim) {
 /// Raw scores of a block of queries over coded pages; those of a page's tiles outside of `tiles` are filled in too.
 void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
                  AttentionScratch& scratch) {
+  if (tiles.empty()) return;
   for (std::size_t dim = 0; dim < part.k_dim; dim += kCodedDepth) {
     const std::size_t dims = part.k_dim - dim < kCodedDepth ? part.k_dim - dim : kCodedDepth;
     for (std::size_t q = 0; q < count; ++q)
@@ -63,8 +71,9 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
       return page < last ? part.k_pages[page + 1] : part.v_pages[first] ? part.v_pages[first] : part.k_pages[page];
     };
     for (std::size_t page = first; page <= last; ++page)
-      multiply_page(part.k_pages[page], next(page), 0, *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth,
-                    count, scratch.scores + page * kCodedPageTokens, kPartTokens, dim > 0, scratch.coded);
+      multiply_page(part.k_pages[page], next(page), 0, part.k_codes->excess, *part.k_codes, dim, dims,
+                    scratch.wide_queries, kCodedDepth, count, scratch.scores + page * kCodedPageTokens, kPartTokens,
+                    dim > 0, scratch.coded);
   }
 }
 
@@ -72,6 +81,7 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
 /// touched.
 void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
                  AttentionScratch& scratch) {
+  if (tiles.empty()) return;
   for (std::size_t dim = 0; dim < part.k_dim; dim += kQueryChunk) {
     const std::size_t dims = part.k_dim - dim < kQueryChunk ? part.k_dim - dim : kQueryChunk;
     for (std::size_t q = 0; q < count; ++q) {
@@ -106,6 +116,25 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
   }
 }
 
+/// Takes off of scores what the excess variance of keys adds to the mean of their exp.
+void take_off_excess(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+                     AttentionScratch& scratch) {
+  for (std::size_t t = tiles.begin; t < tiles.end; t = (t / kPageTiles + 1) * kPageTiles) {
+    const float* excess = part.k_excess[t / kPageTiles];
+    if (excess == nullptr) continue;
+    for (std::size_t q = 0; q < count; ++q) {
+      F32x16 variance = zero();
+      for (std::size_t d = 0; d < part.k_dim; d += 16) {
+        const F32x16 x = load_bf16(queries + q * part.k_dim + d);
+        variance = fma(mul(x, x), load(excess + d), variance);
+      }
+      const F32x16 off = set1(0.5f * hsum(variance));
+      float* scores = scratch.scores + q * kPartTokens + t / kPageTiles * kCodedPageTokens;
+      for (std::size_t i = 0; i < kCodedPageTokens; i += 16) store(scores + i, sub(load(scores + i), off));
+    }
+  }
+}
+
 /// Applies softcap and mask to one query's scores in place; returns their maximum (-inf when it sees nothing).
 float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* scores) {
   const Range tiles = tile_range(begin, end);
@@ -125,6 +154,7 @@ float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* 
 /// Weights of coded values, in place of their scores: relative to the maximum, 0 in the block's other tiles. Returns
 /// their sum.
 float exponentiate_coded(Range own, Range block, float top, float* scores) {
+  if (block.empty()) return 0;
   F32x16 sum = zero();
   for (std::size_t t = block.begin; t < block.end; ++t) {
     float* at = scores + t * kTileTokens;
@@ -138,6 +168,7 @@ float exponentiate_coded(Range own, Range block, float top, float* scores) {
 
 /// The same for values in tiles: rounded to bf16.
 float exponentiate(Range own, Range block, float top, const float* scores, bf16_t* probabilities) {
+  if (block.empty()) return 0;
   // Two tiles are added at once, so the block's range is taken to even tiles.
   const std::size_t begin = block.begin & ~std::size_t{1}, end = (block.end + 1) & ~std::size_t{1};
   for (std::size_t t = begin; t < end; ++t) {
@@ -158,21 +189,24 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
   return hsum(sum);
 }
 
-/// acc = weights times coded values.
-void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, AttentionScratch& scratch, float* acc) {
+/// acc (+)= weights times coded values.
+void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool more, AttentionScratch& scratch,
+               float* acc) {
+  if (tiles.empty()) return;
   const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
   const auto next = [&](std::size_t page) {
     return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
   };
   for (std::size_t page = first; page <= last; ++page)
-    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens,
-                  scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim, page > first,
+    multiply_page(part.v_pages[page], next(page), 1, 0, *part.v_codes, 0, kCodedPageTokens,
+                  scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim, more || page > first,
                   scratch.coded);
 }
 
 /// acc (+)= probabilities times values in tiles.
 void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, bool more,
                float* acc) {
+  if (tiles.empty()) return;
   // The last tiles name the next part's keys; without that hint the tile itself, which costs nothing.
   const bf16_t* ahead[kMaxTiles];
   const std::size_t distance = tiles_ahead(part.v_dim);
@@ -217,25 +251,28 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
     __builtin_memset(acc, 0, count * part.v_dim * sizeof(float));
     return;
   }
-  const std::size_t plain_keys = first_plain(part.k_pages, block), plain_values = first_plain(part.v_pages, block);
-  if (plain_keys > block.begin) score_pages(part, queries, count, {block.begin, plain_keys}, scratch);
-  if (plain_keys < block.end) score_tiles(part, queries, count, {plain_keys, block.end}, scratch);
+  const Split keys = split(part.k_pages, block), values = split(part.v_pages, block);
+  for (const Range tiles : {keys.before, keys.after}) {
+    score_tiles(part, queries, count, tiles, scratch);
+    take_off_excess(part, queries, count, tiles, scratch);
+  }
+  score_pages(part, queries, count, keys.coded, scratch);
   for (std::size_t q = 0; q < count; ++q) {
     state[q].max = mask_scores(begin[q], end[q], softcap, scratch.scores + q * kPartTokens);
   }
+  // Pages are whole: weights of tiles that the block does not see are needed too, as zeros.
+  const Range coded = values.coded.empty() ? Range{} : page_range(values.coded);
   for (std::size_t q = 0; q < count; ++q) {
-    // Pages are whole: weights of tiles that the block does not see are needed too, as zeros.
-    const Range own = tile_range(begin[q], end[q]), coded = page_range({block.begin, plain_values});
+    const Range own = tile_range(begin[q], end[q]);
     float* scores = scratch.scores + q * kPartTokens;
-    state[q].sum = 0;
-    if (plain_values > block.begin) state[q].sum = exponentiate_coded(own, coded, state[q].max, scores);
-    if (plain_values < block.end)
-      state[q].sum +=
-          exponentiate(own, {plain_values, block.end}, state[q].max, scores, scratch.probabilities + q * kPartTokens);
+    bf16_t* probabilities = scratch.probabilities + q * kPartTokens;
+    state[q].sum = exponentiate(own, values.before, state[q].max, scores, probabilities);
+    state[q].sum += exponentiate_coded(own, coded, state[q].max, scores);
+    state[q].sum += exponentiate(own, values.after, state[q].max, scores, probabilities);
   }
-  if (plain_values > block.begin) sum_pages(part, count, {block.begin, plain_values}, scratch, acc);
-  if (plain_values < block.end)
-    sum_tiles(part, count, {plain_values, block.end}, scratch.probabilities, plain_values > block.begin, acc);
+  sum_tiles(part, count, values.before, scratch.probabilities, false, acc);
+  sum_pages(part, count, values.coded, !values.before.empty(), scratch, acc);
+  sum_tiles(part, count, values.after, scratch.probabilities, values.after.begin > block.begin, acc);
 }
 
 }  // namespace
