@@ -13,6 +13,7 @@ KvHeld KvStore::held(std::size_t layer) const {
     return begin;
   };
   KvHeld held;
+  if (shapes()[layer].kv_heads == 0) return held;
   held.raw_end = std::min(pages_[layer].size(), pages_of(stored_));
   const bool spilled = spilled_pages(layer) > 0;
   if (format().coded())
