@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--prefill-depth", default="0")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--kv", default="f16", choices=["f16", "q8_0", "q4_0"], help="type of the KV cache")
     parser.add_argument("--no-repack", action="store_true", help="weights as they lie in the file, mapped")
     options = parser.parse_args()
     engine, api = load_api()
@@ -67,6 +68,7 @@ def main():
         cp.flash_attn = True
     else:
         cp.flash_attn_type = 1
+    cp.type_k = cp.type_v = {"f16": 1, "q4_0": 2, "q8_0": 8}[options.kv]
     context = api.llama_init_from_model(model, cp)
     load_seconds = time.perf_counter() - start
     vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))

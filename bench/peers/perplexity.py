@@ -17,7 +17,8 @@ import numpy as np
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
-def llama_perplexity(path, data, context, max_tokens):
+def llama_perplexity(path, data, context, max_tokens, kv=None):
+    """`kv`: a ggml type for the cache; None: llama.cpp's own choice."""
     mp = llama_cpp.llama_model_default_params()
     model = llama_cpp.llama_model_load_from_file(path.encode(), mp)
     vocab = llama_cpp.llama_model_get_vocab(model)
@@ -28,6 +29,9 @@ def llama_perplexity(path, data, context, max_tokens):
     cp = llama_cpp.llama_context_default_params()
     cp.n_ctx = cp.n_batch = cp.n_ubatch = context
     cp.n_threads = cp.n_threads_batch = os.cpu_count()
+    if kv is not None:
+        cp.flash_attn_type = 1
+        cp.type_k = cp.type_v = kv
     ctx = llama_cpp.llama_init_from_model(model, cp)
     batch = llama_cpp.llama_batch_init(context, 0, 1)
     add_bos = llama_cpp.llama_vocab_get_add_bos(vocab)
@@ -70,4 +74,5 @@ def main():
         print(f"| {os.path.basename(model)} | {count} | {theirs:.4f} | {ours['ppl']:.4f} | {100 * (ours['ppl'] / theirs - 1):+.2f}% |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
