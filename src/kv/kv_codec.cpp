@@ -14,9 +14,11 @@
 #include "kv/integer_codec.hpp"
 #include "kv/key_excess.hpp"
 #include "kv/low_rank_codec.hpp"
+#include "kv/mikv_codec.hpp"
 #include "kv/minicache_codec.hpp"
 #include "kv/plain_codec.hpp"
 #include "kv/sparse_codec.hpp"
+#include "kv/think_codec.hpp"
 
 namespace snug {
 
@@ -73,6 +75,10 @@ constexpr KvMethod kMethods[] = {
     {"minicache", "MiniCache: pairs of layers in the upper half share directions, 16 bits",
      plain<make_minicache_codec>},
     {"aqua-2", "AQUA-KV: predicted from the layer below, what is left in 2 bits, learned", make_aqua_codec, learn_aqua},
+    {"think-40", "ThinK: the 40% of a page's key channels that later queries need least become their means",
+     plain<make_think_codec>},
+    {"mikv-2", "MiKV: the 16 tokens of a page that later queries attend to most stay, the others in 2 bits",
+     plain<make_mikv_codec>},
 };
 
 }  // namespace

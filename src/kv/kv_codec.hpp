@@ -21,9 +21,18 @@ inline constexpr std::size_t kRecentPages = 2;
 /// and values are unlike all others'.
 inline constexpr std::size_t kFirstPages = 1;
 
+/// What codecs that observe() weigh a page by.
+struct KvObserved {
+  /// Rotated and scaled queries of the last tokens before the page may be coded, which end the page kRecentPages after
+  /// it: bf16[kObservedTokens][query heads][k_dim].
+  const bf16_t* queries = nullptr;
+  const bf16_t* const* keys = nullptr;  ///< each head's key tiles of the page, for either side
+};
+
 /// Where a page stands: its layer and the position of its first token.
 struct KvPlace {
   std::size_t layer = 0, position = 0;
+  KvObserved observed{};            ///< when it is encoded
   const std::byte* lent = nullptr;  ///< when it is decoded: this side's coded page of KvCodec::lender()
 };
 
@@ -52,10 +61,19 @@ public:
   virtual void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const = 0;
   /// One head's tiles. Called from many threads at once.
   virtual void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const = 0;
+  /// f32[k_dim] in a page, where it has them: how much more its keys scatter than those that they stand for
+  /// (kv/key_excess.hpp, which knows it for all pages together).
+  virtual const float* key_excess(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
+    return nullptr;
+  }
   /// Memory of tables that serve all pages of the model.
   virtual Bytes table_bytes() const { return 0; }
   /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
   virtual const KvCodes* codes(std::size_t) const { return nullptr; }
+
+  /// What a page becomes depends on queries that met it: pages in bf16 keep those of their last tokens behind keys and
+  /// values, and encode() finds KvPlace::observed.
+  virtual bool observes() const { return false; }
 
   /// Pages are coded after a forward call, when those of all layers are there, and not before their layer's attention.
   virtual bool late() const { return across_layers(); }
@@ -97,16 +115,26 @@ struct KvFormat {
   bool late() const { return coded() && (keys->late() || values->late()); }
   /// Layers are decoded one from the other (KvCodec::chained).
   bool chained() const { return coded() && (keys->chained() || values->chained()); }
+  /// Pages in bf16 keep queries (KvCodec::observes).
+  bool observes() const { return coded() && (keys->observes() || values->observes()); }
+  /// Of a page in bf16.
+  std::size_t raw_page_bytes(const KvShape& shape) const {
+    return shape.page_bytes() + (observes() ? shape.observed_bytes() : 0);
+  }
+  /// Pages whose codes the first `tokens` tokens determine.
+  std::size_t settled_pages(std::size_t tokens) const {
+    return observes() ? coded_pages(tokens) : tokens / kPageTokens;
+  }
   /// Pages that are coded between two calls, with so many tokens stored.
   std::size_t coded_between_calls(std::size_t tokens) const {
     if (!coded() || tokens == 0) return 0;
-    return late() ? tokens / kPageTokens : coded_pages(tokens - 1);
+    return late() ? settled_pages(tokens) : coded_pages(tokens - 1);
   }
   /// Most rows that a call may have which begins at `position`. With late(), all pages that its rows see coded were
-  /// filled before it.
+  /// settled before it.
   std::size_t most_rows(std::size_t position) const {
     if (!late()) return std::numeric_limits<std::size_t>::max();
-    return (position / kPageTokens + kRecentPages + 1) * kPageTokens - position;
+    return (position / kPageTokens + (observes() ? 0 : kRecentPages) + 1) * kPageTokens - position;
   }
 };
 

@@ -85,8 +85,8 @@ void write_kv_file(const std::string& path, std::uint64_t model, std::span<const
     const KvHeld held = store.held(layer);
     const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
     head.rows.push_back({s.kv_heads, s.k_dim, s.v_dim, s.window, number(held.raw_begin), number(held.raw_end),
-                         number(held.coded_begin), number(held.coded_end), number(held.first_end), 0, s.page_bytes(),
-                         format.coded() && s.kv_heads ? format.page_bytes(layer) : 0});
+                         number(held.coded_begin), number(held.coded_end), number(held.first_end), 0,
+                         format.raw_page_bytes(s), format.coded() && s.kv_heads ? format.page_bytes(layer) : 0});
     store.each_page(layer, [&](std::span<std::byte> page) { head.checksums.push_back(hash_of(page)); });
   }
   if (!recurrent.empty()) head.checksums.push_back(hash_of(recurrent));
@@ -175,7 +175,7 @@ void KvFile::expect_matching(std::uint64_t model, const KvStore& store, std::siz
     const KvHeld& held = held_[layer];
     same = a.kv_heads == b.kv_heads && a.k_dim == b.k_dim && a.v_dim == b.v_dim && a.window == b.window &&
            store.can_hold(layer, tokens_.size(), held);
-    bytes += held.raw_pages() * b.page_bytes();
+    bytes += held.raw_pages() * store.format().raw_page_bytes(b);
     if (held.coded_pages() > 0) bytes += held.coded_pages() * store.format().page_bytes(layer);
   }
   if (!same || bytes != data_bytes_) fail<FormatError>("{}: its layers are not those of the model", path);

@@ -19,7 +19,7 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
   };
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
     const bool some = shapes_[layer].kv_heads > 0;
-    pools_.push_back(some ? pool_for(by_size, shapes_[layer].page_bytes()) : nullptr);
+    pools_.push_back(some ? pool_for(by_size, format_.raw_page_bytes(shapes_[layer])) : nullptr);
     coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
     if (!format_.chained()) continue;
     const auto below = layer_below(shapes_, layer);
@@ -39,7 +39,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
     const KvShape& shape = shapes[layer];
     if (shape.kv_heads == 0) continue;
     const Bytes kept = shape.window ? std::min<Bytes>(tokens, shape.window) : tokens;
-    const Bytes token = shape.page_bytes() / kPageTokens;
+    const Bytes token = format.raw_page_bytes(shape) / kPageTokens;
     if (!format.coded()) {
       total += kept * token;
       continue;
@@ -59,7 +59,7 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 
 Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
   Bytes chunk = 0;
-  for (const KvShape& shape : shapes_) chunk += shape.page_bytes() / kPageTokens;
+  for (const KvShape& shape : shapes_) chunk += format_.raw_page_bytes(shape) / kPageTokens;
   const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
   if (!spill_) return all;
   // What a call writes, and the pages that are not yet whole or coded, stay.
@@ -94,7 +94,7 @@ Bytes KvPools::growth_bytes(std::size_t stored, std::size_t tokens) const {
   Bytes total = 0;
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
     if (shapes_[layer].kv_heads > 0)
-      total += raw * shapes_[layer].page_bytes() + (coded > 0 ? coded * format_.page_bytes(layer) : 0);
+      total += raw * format_.raw_page_bytes(shapes_[layer]) + (coded > 0 ? coded * format_.page_bytes(layer) : 0);
   return total;
 }
 

@@ -17,6 +17,9 @@ namespace snug {
 inline constexpr std::size_t kPageTokens = 64;
 inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
 inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
+/// Queries that codecs weigh a page by come from so many tokens, the last of a later page. 32 are hardly better, and
+/// where many query heads share a KV head they take more memory than the page's keys and values.
+inline constexpr std::size_t kObservedTokens = 16;
 inline constexpr std::size_t kPartPages = kPartTiles / kPageTiles;
 
 enum class KvSide : std::uint8_t { keys, values };
@@ -34,6 +37,7 @@ inline std::string side_name(KvSide side) {
 struct KvShape {
   std::uint32_t kv_heads = 0, k_dim = 0, v_dim = 0;
   std::uint32_t window = 0;  ///< 0: everything stays
+  std::uint32_t group = 1;   ///< query heads that share a KV head
 
   std::size_t dim(KvSide side) const { return side == KvSide::keys ? k_dim : v_dim; }
   /// bf16 values of one head's page: its key tiles, then its value tiles.
@@ -44,6 +48,9 @@ struct KvShape {
   }
   /// bf16 page of all heads, one after the other.
   std::size_t page_bytes() const { return kv_heads * head_values() * sizeof(bf16_t); }
+  /// bf16 values of one token's queries, and bytes of those that a page keeps (KvCodec::observes).
+  std::size_t query_values() const { return std::size_t{kv_heads} * group * k_dim; }
+  std::size_t observed_bytes() const { return kObservedTokens * query_values() * sizeof(bf16_t); }
   bool operator==(const KvShape&) const = default;
 };
 

@@ -70,7 +70,7 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
 }
 
 void KvStore::forget_codes(std::size_t tokens) noexcept {
-  for (std::size_t& count : coded_count_) count = std::min(count, tokens / kPageTokens);
+  for (std::size_t& count : coded_count_) count = std::min(count, format().settled_pages(tokens));
 }
 
 void KvStore::trim(std::size_t tokens) noexcept {
@@ -117,9 +117,15 @@ void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
   std::byte* out = coded_[layer][page].data();
   if (!tiles || !out) return;  // behind the window
   const KvShape& shape = pools_.shapes()[layer];
-  std::vector<const bf16_t*> heads(shape.kv_heads);
-  for (std::size_t head = 0; head < shape.kv_heads; ++head) heads[head] = tiles + shape.offset(side, head);
-  format().codec(side).encode({layer, page * kPageTokens}, heads.data(), out + format().offset(side, layer));
+  std::vector<const bf16_t*> heads(shape.kv_heads), keys(shape.kv_heads);
+  for (std::size_t head = 0; head < shape.kv_heads; ++head) {
+    heads[head] = tiles + shape.offset(side, head);
+    keys[head] = tiles + shape.offset(KvSide::keys, head);
+  }
+  KvPlace place{layer, page * kPageTokens};
+  if (format().codec(side).observes())
+    place.observed = {observed_queries(layer, (page + kRecentPages + 1) * kPageTokens - kObservedTokens), keys.data()};
+  format().codec(side).encode(place, heads.data(), out + format().offset(side, layer));
 }
 
 void KvStore::encode(ThreadPool& pool, std::size_t layer, std::size_t pages) {
@@ -234,6 +240,8 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     }
     if (layer < format().key_excess.size() && !format().key_excess[layer].empty())
       out.key_excess[p] = &format().key_excess[layer][head * shape.k_dim];
+    else
+      out.key_excess[p] = format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer));
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;
@@ -251,6 +259,14 @@ bf16_t* KvStore::value_tile(std::size_t layer, std::size_t head, std::size_t til
   const KvShape& shape = pools_.shapes()[layer];
   auto* page = reinterpret_cast<bf16_t*>(pages_[layer][tile / kPageTiles].data());
   return page + shape.offset(KvSide::values, head) + tile % kPageTiles * kv_tile_values(shape.v_dim);
+}
+
+bf16_t* KvStore::observed_queries(std::size_t layer, std::size_t position) {
+  const std::size_t in_page = position % kPageTokens, first = kPageTokens - kObservedTokens;
+  if (!format().observes() || in_page < first) return nullptr;
+  const KvShape& shape = pools_.shapes()[layer];
+  return reinterpret_cast<bf16_t*>(pages_[layer][position / kPageTokens].data() + shape.page_bytes()) +
+         (in_page - first) * shape.query_values();
 }
 
 std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part, std::size_t tokens,

@@ -53,6 +53,8 @@ public:
   const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
   bf16_t* value_tile(std::size_t layer, std::size_t head, std::size_t tile);
+  /// Where a token's queries (bf16[query_values()]) go when codecs will observe them; null: nowhere.
+  bf16_t* observed_queries(std::size_t layer, std::size_t position);
 
   /// Tile addresses of one partition of 256 tokens.
   struct PartTiles {

@@ -40,8 +40,9 @@ void KvStore::each_page(std::size_t layer, const std::function<void(std::span<st
       f(page);
     }
   };
-  pages(pages_[layer], 0, h.first_end, pools_.shapes()[layer].page_bytes(), false);
-  pages(pages_[layer], h.raw_begin, h.raw_end, pools_.shapes()[layer].page_bytes(), !format().coded());
+  const std::size_t raw_bytes = format().raw_page_bytes(shapes()[layer]);
+  pages(pages_[layer], 0, h.first_end, raw_bytes, false);
+  pages(pages_[layer], h.raw_begin, h.raw_end, raw_bytes, !format().coded());
   if (h.coded_end > h.coded_begin) pages(coded_[layer], h.coded_begin, h.coded_end, format().page_bytes(layer), true);
 }
 

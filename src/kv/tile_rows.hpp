@@ -15,12 +15,13 @@ inline void rows_of_tiles(KvSide side, const bf16_t* tiles, std::size_t dim, flo
     for (std::size_t d = 0; d < dim; ++d) rows[t * dim + d] = float_of(tiles[tile_index(side, t, d, dim)]);
 }
 
+inline void store_row(KvSide side, const float* row, std::size_t token, std::size_t dim, bf16_t* tiles) {
+  const auto store = side == KvSide::keys ? kernels().store_key : kernels().store_value;
+  store(row, dim, token % kTileTokens, tiles + token / kTileTokens * kv_tile_values(dim));
+}
+
 inline void tiles_of_rows(KvSide side, const float* rows, std::size_t dim, bf16_t* tiles) {
-  for (std::size_t t = 0; t < kPageTokens; ++t)
-    if (side == KvSide::keys)
-      kernels().store_key(rows + t * dim, dim, t % kTileTokens, tiles + t / kTileTokens * kv_tile_values(dim));
-    else
-      kernels().store_value(rows + t * dim, dim, t % kTileTokens, tiles + t / kTileTokens * kv_tile_values(dim));
+  for (std::size_t t = 0; t < kPageTokens; ++t) store_row(side, rows + t * dim, t, dim, tiles);
 }
 
 }  // namespace snug

@@ -255,7 +255,9 @@ ModelConfig read_config(const GgufFile& file) {
 
 std::vector<KvShape> ModelConfig::kv_shapes() const {
   std::vector<KvShape> shapes;
-  for (const LayerConfig& l : layers) shapes.push_back({l.kv_from == -1 ? l.kv_heads : 0, l.k_dim, l.v_dim, l.window});
+  for (const LayerConfig& l : layers)
+    shapes.push_back(
+        {l.kv_from == -1 ? l.kv_heads : 0, l.k_dim, l.v_dim, l.window, l.kv_heads > 0 ? l.heads / l.kv_heads : 1});
   return shapes;
 }
 

@@ -421,7 +421,8 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
   }
   source_.check_files();
   if (pools_->format().late())
-    for (const RowRun& run : runs) run.kv->encode_late(pool_, (run.position + run.count) / kPageTokens);
+    for (const RowRun& run : runs)
+      run.kv->encode_late(pool_, pools_->format().coded_between_calls(run.position + run.count));
   for (const RowRun& run : runs) static_cast<TransformerSequence*>(rows[run.row].sequence)->advance(run.count);
   return stats_;
 }

@@ -83,6 +83,7 @@ void Transformer::rotate_and_store(std::uint32_t index, std::span<const RowRun> 
         if (pairs) rotate(q, c.heads, row);
         kernels().scale(q, config_.attention_scale, q_dim);
         if (!own_kv) continue;
+        if (bf16_t* observed = run.kv->observed_queries(index, position)) kernels().to_bf16(q, q_dim, observed);
         float *k = q + layer.query.rows, *v = k + kv_dim;
         if (pairs) rotate(k, c.kv_heads, row);
         for (std::size_t h = 0; h < c.kv_heads; ++h) {

@@ -25,7 +25,7 @@ void feed(KvStore& store, ThreadPool& pool, std::size_t layers, std::size_t from
     end = std::min(tokens, at + std::min(rows, format.most_rows(at)));
     store.forget_codes(at);
     store.reserve(end);
-    if (format.late()) store.encode_late(pool, end / kPageTokens);
+    if (format.late()) store.encode_late(pool, format.coded_between_calls(end));
     for (std::size_t layer = 0; layer < layers && !format.late(); ++layer)
       store.encode(pool, layer, KvFormat::coded_pages(end - 1));
     store.trim(end);
@@ -68,13 +68,13 @@ TEST(KvCodecTest, MemoryFollowsTheCodec) {
       feed(store, pool, 2, 0, 64 * 40, 100);
       const Bytes said = pools.bytes(64 * 40), held = store.memory_bytes();
       // A window keeps the slack behind it, and the page at either end whole.
-      const Bytes slack = 4 * (kWindow.page_bytes() + pools.format().page_bytes(1));
+      const Bytes slack = 4 * (pools.format().raw_page_bytes(kWindow) + pools.format().page_bytes(1));
       EXPECT_LE(said, held) << method.name;
       EXPECT_LE(held, said + slack) << method.name;
       EXPECT_LE(ledger.report().used, held + pools.slack_bytes());
       feed(store, pool, 2, 64 * 40, 64 * 40 + 1, 1);
       store.trim(100);
-      EXPECT_LE(store.memory_bytes(), 2 * kShape.page_bytes() + slack);
+      EXPECT_LE(store.memory_bytes(), 2 * pools.format().raw_page_bytes(kShape) + slack);
     }
     EXPECT_EQ(ledger.report().used, tables);
   }

@@ -115,11 +115,10 @@ TEST(KvForkTest, CodedPagesAreSharedToo) {
       feed(*forks.back(), 4096, 4096 + 64);
     }
     // A page in bf16 and a coded one for each.
-    Bytes each =
-        kFull.page_bytes() + kWindow.page_bytes() + pools.format().page_bytes(0) + pools.format().page_bytes(1);
+    const Bytes raw = pools.format().raw_page_bytes(kFull) + pools.format().raw_page_bytes(kWindow);
+    Bytes each = raw + pools.format().page_bytes(0) + pools.format().page_bytes(1);
     // Layers that are decoded one from the other need memory of each sequence's own for that.
-    if (pools.format().chained())
-      each += KvFormat::coded_pages(4096 + 63) * (kFull.page_bytes() + kWindow.page_bytes());
+    if (pools.format().chained()) each += KvFormat::coded_pages(4096 + 63) * raw;
     EXPECT_LE(kv_used(ledger), before + 20 * each + pools.slack_bytes()) << method.name;
     forks.clear();
     EXPECT_EQ(kv_used(ledger), before) << method.name;

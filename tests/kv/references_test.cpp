@@ -16,19 +16,19 @@ namespace {
 std::shared_ptr<const KvModel> some_model(const std::string& path) {
   auto model = std::make_shared<KvModel>();
   model->path = path;
-  model->shapes = {{2, 64, 64, 0}, {3, 96, 32, 0}};
+  model->shapes = {{2, 64, 64, 0, 3}, {3, 96, 32, 0}};
   model->ropes.resize(model->shapes.size());
   model->ropes[0] = {{1.0, 0.1, 0.01, 0.001}, 1.2f, true};
   model->ropes[1] = {std::vector<double>(48, 0.3), 1, false};
   return model;
 }
 
-/// Tiles of all heads of a page as attention meets them: channels of their own mean and size, a few of them far larger,
-/// and neighbouring tokens alike.
+/// One side of a page when it is coded: tiles of all heads as attention meets them: channels of their own mean and
+/// size, a few of them far larger, and neighbouring tokens alike.
 class RandomPage {
 public:
   RandomPage(KvSide side, const KvShape& shape, unsigned seed)
-      : values(shape.kv_heads * kPageTokens * shape.dim(side)) {
+      : values(shape.kv_heads * kPageTokens * shape.dim(side)), queries_(kObservedTokens * shape.query_values()) {
     const std::size_t dim = shape.dim(side);
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
@@ -44,9 +44,20 @@ public:
       }
       heads.push_back(tiles);
     }
+    for (std::size_t i = 0; i < queries_.size(); ++i)
+      queries_[i] = to_bf16(0.1f * static_cast<float>(1 + i % 5) * normal(random));
+    if (side == KvSide::values) keys_ = std::make_unique<RandomPage>(KvSide::keys, shape, seed + 100);
+  }
+  /// With what may be observed of it.
+  KvPlace place(std::size_t layer, std::size_t position) const {
+    return {layer, position, {queries_.data(), keys_ ? keys_->heads.data() : heads.data()}};
   }
   std::vector<bf16_t> values;
   std::vector<const bf16_t*> heads;
+
+private:
+  std::vector<bf16_t> queries_;
+  std::unique_ptr<RandomPage> keys_;  ///< of values
 };
 
 std::vector<bf16_t> decoded(const KvCodec& codec, const KvShape& shape, KvSide side, KvPlace place,
@@ -91,7 +102,7 @@ TEST(KvReferencesTest, CodecsLoseWhatTheirMethodLoses) {
     double ours = 0, theirs = 0;
     for (unsigned seed = 0; seed < 4; ++seed) {
       const RandomPage page(side, shape, seed);
-      const KvPlace place{layer, seed * kPageTokens};
+      const KvPlace place = page.place(layer, seed * kPageTokens);
       std::vector<std::byte> coded(codec.page_bytes(layer)), plain(reference.page_bytes(layer));
       codec.encode(place, page.heads.data(), coded.data());
       reference.encode(place, page.heads.data(), plain.data());
@@ -108,7 +119,7 @@ TEST(KvReferencesTest, ADamagedPageComesOutDifferent) {
                    std::size_t layer) {
     const RandomPage page(side, shape, 7);
     std::vector<std::byte> coded(codec.page_bytes(layer));
-    codec.encode({layer, 0}, page.heads.data(), coded.data());
+    codec.encode(page.place(layer, 0), page.heads.data(), coded.data());
     const std::vector<bf16_t> sound = decoded(codec, shape, side, {layer, 0}, coded.data());
     for (std::byte& x : coded) x ^= std::byte{0x11};
     EXPECT_NE(decoded(codec, shape, side, {layer, 0}, coded.data()), sound);

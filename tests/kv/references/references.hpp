@@ -9,8 +9,10 @@
 #include "kv/references/group_bit.hpp"
 #include "kv/references/integers.hpp"
 #include "kv/references/low_rank.hpp"
+#include "kv/references/mikv.hpp"
 #include "kv/references/minicache.hpp"
 #include "kv/references/sparse.hpp"
+#include "kv/references/think.hpp"
 
 namespace snug::reference {
 
@@ -37,6 +39,8 @@ inline constexpr KvReference kReferences[] = {
     {"cq-1", coupled_1},
     {"minicache", minicache},
     {"aqua-2", aqua},
+    {"think-40", think},
+    {"mikv-2", mikv},
 };
 // clang-format on
 
