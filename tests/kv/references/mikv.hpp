@@ -1,7 +1,8 @@
 #pragma once
 /// MiKV (arXiv 2402.18096): the 16 tokens of a page that get most of the observed queries' softmax over the page stay;
 /// the others become 2 bits per value between the extremes of 32 channels of a token, keys after each channel is
-/// multiplied by sqrt(max |q| / max |k|), by which they are divided in the end.
+/// multiplied by sqrt(max |q| / max |k|), by which they are divided in the end. Here such keys are what differs from
+/// their mean, which is added again, unlike in the paper.
 
 #include <cmath>
 
@@ -18,16 +19,23 @@ protected:
   void reconstruct(KvPlace place, PlainPage& page) const override {
     for (std::size_t head = 0; head < page.heads; ++head) {
       const std::vector<std::size_t> order = descending(attention_received(place, head));
-      std::vector<double> factor(page.dim, 1);
-      if (side() == KvSide::keys) factor = balance(place, head);
+      std::vector<double> factor(page.dim, 1), mean(page.dim);
+      for (std::size_t d = 0; d < page.dim && side() == KvSide::keys; ++d) {
+        for (std::size_t i = 16; i < kPageTokens; ++i) mean[d] += page.at(head, order[i], d) / 48.0;
+        double q = 0, k = 0;
+        for (std::size_t i = 0; i < query_count(model().shapes[place.layer]); ++i)
+          q = std::max<double>(q, std::abs(query(place, head, i, d)));
+        for (std::size_t i = 16; i < kPageTokens; ++i) k = std::max(k, std::abs(page.at(head, order[i], d) - mean[d]));
+        if (q > 0 && k > 0) factor[d] = std::sqrt(q / k);
+      }
       for (std::size_t i = 16; i < kPageTokens; ++i)
         for (std::size_t first = 0; first < page.dim; first += 32) {
           std::vector<float> group;
           for (std::size_t d = first; d < std::min(page.dim, first + 32); ++d)
-            group.push_back(static_cast<float>(page.at(head, order[i], d) * factor[d]));
+            group.push_back(static_cast<float>((page.at(head, order[i], d) - mean[d]) * factor[d]));
           quantise_between_extremes(group, 3);
           for (std::size_t d = first; d < first + group.size(); ++d)
-            page.at(head, order[i], d) = static_cast<float>(group[d - first] / factor[d]);
+            page.at(head, order[i], d) = static_cast<float>(group[d - first] / factor[d] + mean[d]);
         }
     }
   }
@@ -47,18 +55,6 @@ private:
       for (std::size_t t = 0; t < kPageTokens; ++t) received[t] += score[t] / sum;
     }
     return received;
-  }
-
-  std::vector<double> balance(KvPlace place, std::size_t head) const {
-    const KvShape& shape = model().shapes[place.layer];
-    std::vector<double> factor(shape.k_dim);
-    for (std::size_t d = 0; d < shape.k_dim; ++d) {
-      double q = 0, k = 0;
-      for (std::size_t i = 0; i < query_count(shape); ++i) q = std::max<double>(q, std::abs(query(place, head, i, d)));
-      for (std::size_t t = 0; t < kPageTokens; ++t) k = std::max<double>(k, std::abs(key(place, head, t, d)));
-      factor[d] = std::sqrt(q / k);
-    }
-    return factor;
   }
 };
 
