@@ -1,18 +1,62 @@
 #!/usr/bin/env python3
-"""What each KV codec costs and keeps: bytes, perplexity on the last 60% of a text, decode speed.
+"""What each KV codec keeps and costs: bits, perplexity and divergence on the last 60% of a text, decode speed.
 
     bench/kv_codecs.py MODEL.gguf --text FILE [--codecs bf16,q8,kivi-2] [--depth 4096,16384] [--windows 32]
+    bench/kv_codecs.py MODEL.gguf --text FILE --depth "" --svg docs/kv_quality.svg
 
-Perplexity: windows of 2048 tokens, the second half of each scored in chunks of 64 over coded pages.
+Perplexity: windows of 2048 tokens, the second half of each scored in chunks of 64 over coded pages. Divergence (--kl
+TOKENS) is from the model in f32. Bits per element: what the ledger holds at the largest depth, or what is foreseen at
+16384 tokens. Results are kept in --results, one JSON object per codec, and not measured again when they are there.
 """
 
 import argparse
+import json
+import math
 import os
 import re
 import subprocess
 import tempfile
 
 from memory_group import ROOT, last_json
+
+
+def draw(path, title, points):
+    """points: (name, bits, change of perplexity in %). What no other beats in both is joined."""
+    width, height, left, bottom = 760, 460, 64, 48
+    floor = 0.05  # less than that cannot be told from noise
+    ys = [max(change, floor) for _, _, change in points]
+    low, high = math.log10(floor), math.ceil(math.log10(max(ys)))
+    most = max(bits for _, bits, _ in points)
+
+    def x(bits):
+        return left + bits / most * (width - left - 30)
+
+    def y(change):
+        return height - bottom - (math.log10(max(change, floor)) - low) / (high - low) * (height - bottom - 40)
+
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="white"/>',
+           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">{title}</text>',
+           f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">bits per element</text>',
+           f'<text x="14" y="{height / 2}" text-anchor="middle" transform="rotate(-90 14 {height / 2})">perplexity above bf16, %</text>']
+    for power in range(math.ceil(low), high + 1):
+        out.append(f'<path d="M{left} {y(10**power):.1f}H{width - 20}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>')
+    out.append(f'<text x="{left - 6}" y="{y(floor) + 4:.1f}" text-anchor="end">{floor:g} or less</text>')
+    for bits in range(0, int(most) + 1, 2):
+        out.append(f'<text x="{x(bits):.1f}" y="{height - bottom + 18}" text-anchor="middle">{bits}</text>')
+    front, best = [], math.inf
+    for name, bits, change in sorted(points, key=lambda p: (p[1], p[2])):
+        if max(change, floor) < best:
+            best = max(change, floor)
+            front.append((name, bits, change))
+    out.append(f'<path d="M{" L".join(f"{x(b):.1f} {y(c):.1f}" for _, b, c in front)}" fill="none" stroke="#0b6e4f"/>')
+    for name, bits, change in points:
+        color = "#0b6e4f" if (name, bits, change) in front else "#b5482a"
+        out.append(f'<circle cx="{x(bits):.1f}" cy="{y(change):.1f}" r="3.5" fill="{color}"/>')
+        out.append(f'<text x="{x(bits) + 6:.1f}" y="{y(change) - 5:.1f}" fill="{color}" font-size="11">{name}</text>')
+    with open(path, "w") as f:
+        f.write("\n".join(out) + "\n</svg>\n")
 
 
 def main():
@@ -22,7 +66,10 @@ def main():
     parser.add_argument("--codecs", help="default: all that snug knows")
     parser.add_argument("--depth", default="4096,16384", help="of decode; empty: no speeds")
     parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--kl", type=int, default=0, help="tokens; 0: no divergence")
     parser.add_argument("--gen", type=int, default=24)
+    parser.add_argument("--results", help="a file")
+    parser.add_argument("--svg", help="draws quality against bytes")
     parser.add_argument("--snug", default=os.path.join(ROOT, "build/release/snug"))
     o = parser.parse_args()
 
@@ -34,27 +81,50 @@ def main():
         said = subprocess.run([o.snug, "run", "--help"], capture_output=True, text=True).stdout
         names = re.search(r"kept: (.*?), or\s+KEYS", " ".join(said.split())).group(1)
         codecs = [name.strip() for name in names.split(",")]
+    known = {}
+    if o.results and os.path.exists(o.results):
+        with open(o.results) as f:
+            known = {r["codec"]: r for r in map(json.loads, f)}
     with open(o.text, "rb") as f:
         text = f.read()
     depths = [d for d in o.depth.split(",") if d]
+
+    def measure(codec, unseen):
+        r = {"codec": codec, "speeds": []}
+        text_of = ["--text", unseen, "--kv", codec]
+        r["ppl"] = run("eval", "ppl", o.model, *text_of, "--context", "2048", "--max-tokens", str(2048 * o.windows))["ppl"]
+        if o.kl:
+            r["kl"] = run("eval", "kl", o.model, *text_of, "--context", "2048", "--max-tokens", str(o.kl))["mean_kl"]
+        # The first row warms up: what it touches is not the cache's.
+        bench = run("bench", o.model, "--prompt", "0", "--depth", ",".join(["512", *(depths or ["1024"])]), "--gen", str(o.gen), "--kv", codec)
+        r["speeds"] = [d["tok_s"] for d in bench["decode"][1:]] if depths else []
+        last = bench["decode"][-1]
+        r.update({key: last[key] for key in ("depth", "kv_bytes", "kv_charged_bytes", "resident_growth_bytes")})
+        return r
+
+    rows = []
     with tempfile.NamedTemporaryFile(suffix=".txt") as unseen:
         unseen.write(text[len(text) * 2 // 5:])
         unseen.flush()
-        print("| codec | bytes a token at 2048 | perplexity | change |" + "".join(f" tokens/s at {d} | of bf16 |" for d in depths))
-        print("|---|---|---|---|" + "---|---|" * len(depths), flush=True)
-        base = None
+        print("| codec | bits per element | foreseen, MB | ledger | process grows by | perplexity | change | KL |" + "".join(f" tokens/s at {d} | of bf16 |" for d in depths))
+        print("|---|---|---|---|---|---|---|---|" + "---|---|" * len(depths), flush=True)
         for codec in codecs:
-            ppl = run("eval", "ppl", o.model, "--text", unseen.name, "--context", "2048", "--max-tokens",
-                      str(2048 * o.windows), "--kv", codec)
-            speeds = []
-            if depths:
-                bench = run("bench", o.model, "--prompt", "0", "--depth", ",".join(depths), "--gen", str(o.gen), "--kv", codec)
-                speeds = [d["tok_s"] for d in bench["decode"]]
-            base = base or (ppl["ppl"], speeds)
-            cells = [codec, ppl["kv_bytes_per_token"], f"{ppl['ppl']:.4f}", f"{100 * (ppl['ppl'] / base[0] - 1):+.2f}%"]
-            for speed, other in zip(speeds, base[1]):
+            r = known.get(codec) or measure(codec, unseen.name)
+            if o.results and codec not in known:
+                with open(o.results, "a") as f:
+                    f.write(json.dumps(r) + "\n")
+            rows.append(r)
+            base = rows[0]
+            bits, change = 16 * r["kv_bytes"] / base["kv_bytes"], 100 * (r["ppl"] / base["ppl"] - 1)
+            cells = [codec, f"{bits:.2f}", *(f"{r[k] / 1e6:.1f}" for k in ("kv_bytes", "kv_charged_bytes", "resident_growth_bytes")),
+                     f"{r['ppl']:.4f}", f"{change:+.2f}%", f"{r['kl']:.4f}" if "kl" in r else ""]
+            for speed, other in zip(r["speeds"], base["speeds"]):
                 cells += [f"{speed:.1f}", f"{speed / other:.2f}"]
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    if o.svg:
+        base = rows[0]
+        draw(o.svg, f"{os.path.basename(o.model)}: KV codecs, {o.windows} windows of 2048 tokens",
+             [(r["codec"], 16 * r["kv_bytes"] / base["kv_bytes"], 100 * (r["ppl"] / base["ppl"] - 1)) for r in rows])
 
 
 if __name__ == "__main__":

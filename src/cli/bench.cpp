@@ -62,11 +62,16 @@ struct Decode {
   std::size_t depth = 0, batch = 1;
   double step_seconds = 0;  ///< mean
   double bytes = 0;         ///< read per step
+  Bytes kv = 0;             ///< of all sequences, as the model foresees it
+  Bytes kv_charged = 0;     ///< the same in the ledger
+  Bytes resident = 0;       ///< what the process grew by meanwhile
 };
 
 /// `batch` sequences at `depth`, one token each per step.
-Decode measure_decode(Model& model, std::size_t depth, std::size_t batch, std::size_t steps,
+Decode measure_decode(Model& model, const Ledger& ledger, std::size_t depth, std::size_t batch, std::size_t steps,
                       std::vector<float>& logits) {
+  const auto charged = [&] { return ledger.report().by_tag[static_cast<std::size_t>(Tag::kv)]; };
+  const Bytes resident_before = resident_bytes(), charged_before = charged();
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::vector<Row> rows;
   for (std::size_t b = 0; b < batch; ++b) {
@@ -76,13 +81,18 @@ Decode measure_decode(Model& model, std::size_t depth, std::size_t batch, std::s
   }
   logits.resize(std::max(logits.size(), batch * model.config().vocab_size));
   model.forward(rows, logits);  // the first step warms caches
-  Decode result{depth, batch, 0, 0};
+  Decode result;
+  result.depth = depth;
+  result.batch = batch;
   const auto start = std::chrono::steady_clock::now();
   for (std::size_t i = 0; i < steps; ++i) {
     const ForwardStats cost = model.forward(rows, logits);
     result.bytes += static_cast<double>(cost.weight_bytes + cost.kv_bytes) / static_cast<double>(steps);
   }
   result.step_seconds = seconds_since(start) / static_cast<double>(steps);
+  result.kv = batch * model.kv_bytes(sequences.front()->length());
+  result.kv_charged = charged() - charged_before;
+  result.resident = resident_bytes() - std::min(resident_bytes(), resident_before);
   return result;
 }
 
@@ -116,7 +126,7 @@ void run_bench(const BenchOptions& options) {
   for (const std::size_t depth : options.depths)
     for (const std::size_t batch : options.batches) {
       if (options.generate == 0) break;
-      const Decode d = measure_decode(model, depth, batch, options.generate, logits);
+      const Decode d = measure_decode(model, *engine.ledger, depth, batch, options.generate, logits);
       const double rate = static_cast<double>(batch) / d.step_seconds, moved = d.bytes / d.step_seconds;
       if (human)
         fmt::print(
@@ -129,7 +139,10 @@ void run_bench(const BenchOptions& options) {
                                 {"tok_s", rate},
                                 {"step_ms", d.step_seconds * 1e3},
                                 {"bytes_per_token", d.bytes / static_cast<double>(batch)},
-                                {"gb_s", moved / 1e9}});
+                                {"gb_s", moved / 1e9},
+                                {"kv_bytes", d.kv},
+                                {"kv_charged_bytes", d.kv_charged},
+                                {"resident_growth_bytes", d.resident}});
     }
   json["membw_gb_s"] = bandwidth / 1e9;
   json["int8_tops"] = int8 / 1e12;

@@ -61,6 +61,10 @@ public:
   virtual void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const = 0;
   /// One head's tiles. Called from many threads at once.
   virtual void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const = 0;
+  /// A head's tiles in a page that has them as they are: read in place of decode().
+  virtual const bf16_t* tiles(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
+    return nullptr;
+  }
   /// f32[k_dim] in a page, where it has them: how much more its keys scatter than those that they stand for
   /// (kv/key_excess.hpp, which knows it for all pages together).
   virtual const float* key_excess(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {

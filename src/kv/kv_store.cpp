@@ -224,19 +224,26 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     const std::size_t page = part * kPartPages + p;
     const std::byte* at = coded_page(layer, page);
     if (!at) continue;
-    bf16_t *keys = memory + p * shape.head_values(), *values = keys + kPageTiles * key_values;
+    bf16_t* const room = memory + p * shape.head_values();
+    const bf16_t *keys = room, *values = room + kPageTiles * key_values;
     if (!chains_.empty()) {
-      keys = reinterpret_cast<bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) + head * shape.head_values();
+      keys = reinterpret_cast<const bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) +
+             head * shape.head_values();
       values = keys + kPageTiles * key_values;
     } else {
+      const std::byte* coded_values = at + format().offset(KvSide::values, layer);
       if (const KvCodes* codes = format().keys->codes(layer))
         out.key_pages[p] = at + head * codes->bytes();
+      else if (const bf16_t* there = format().keys->tiles(layer, head, at))
+        keys = there;
       else
-        decode_head(layer, head, page, KvSide::keys, keys);
+        decode_head(layer, head, page, KvSide::keys, room);
       if (const KvCodes* codes = format().values->codes(layer))
-        out.value_pages[p] = at + format().offset(KvSide::values, layer) + head * codes->bytes();
+        out.value_pages[p] = coded_values + head * codes->bytes();
+      else if (const bf16_t* there = format().values->tiles(layer, head, coded_values))
+        values = there;
       else
-        decode_head(layer, head, page, KvSide::values, values);
+        decode_head(layer, head, page, KvSide::values, room + kPageTiles * key_values);
     }
     if (layer < format().key_excess.size() && !format().key_excess[layer].empty())
       out.key_excess[p] = &format().key_excess[layer][head * shape.k_dim];

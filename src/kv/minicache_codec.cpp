@@ -75,6 +75,10 @@ public:
         tiles[tile_index(side_, own.unmerged[i] % kPageTokens, d, dim)] = apart[i * dim + d];
   }
 
+  const bf16_t* tiles(std::size_t layer, std::size_t head, const std::byte* page) const override {
+    return upper(layer) ? nullptr : reinterpret_cast<const bf16_t*>(page + head * plain_bytes(layer));
+  }
+
 private:
   bool upper(std::size_t layer) const { return partners_[layer] < layer; }
   std::size_t plain_bytes(std::size_t layer) const {

@@ -21,6 +21,9 @@ public:
     const std::size_t bytes = head_bytes(place.layer);
     std::memcpy(tiles, page + head * bytes, bytes);
   }
+  const bf16_t* tiles(std::size_t layer, std::size_t head, const std::byte* page) const override {
+    return reinterpret_cast<const bf16_t*>(page + head * head_bytes(layer));
+  }
 
 private:
   std::size_t head_bytes(std::size_t layer) const {
