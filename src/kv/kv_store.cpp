@@ -33,10 +33,22 @@ void KvStore::reserve(std::size_t tokens) {
   const auto own = [&fresh](std::vector<PageRef>& list, std::size_t index, PagePool& pool) {
     if (index >= list.size() || !list[index] || list[index].shared()) fresh.push_back({&list, index, pool.allocate()});
   };
-  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+  const auto own_page = [&](std::size_t layer, std::size_t page) {
+    if (pools_.shapes()[layer].kv_heads > 0) own(pages_[layer], page, pools_.pool(layer));
+  };
+  // Pages that will be coded go by age: those of all layers share slabs, which go with them. Else a layer's follow each
+  // other, as attention reads them.
+  const std::size_t layers = pages_.size();
+  if (format().coded()) {
+    for (std::size_t page = from; page < wanted; ++page)
+      for (std::size_t layer = 0; layer < layers; ++layer) own_page(layer, page);
+  } else {
+    for (std::size_t layer = 0; layer < layers; ++layer)
+      for (std::size_t page = from; page < wanted; ++page) own_page(layer, page);
+  }
+  for (std::size_t layer = 0; layer < layers; ++layer) {
     if (pools_.shapes()[layer].kv_heads == 0) continue;
     auto &list = pages_[layer], &coded_list = coded_[layer];
-    for (std::size_t page = from; page < wanted; ++page) own(list, page, pools_.pool(layer));
     // What is behind a window already is not coded.
     for (std::size_t page = std::max(coded_count_[layer], kFirstPages); page < coded; ++page)
       if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));

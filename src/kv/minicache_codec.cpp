@@ -5,17 +5,26 @@
 #include <cmath>
 #include <cstring>
 
-#include "kv/tile_rows.hpp"
+#include "kv/rope_page.hpp"
 
 namespace snug {
 
 namespace {
 
-/// What a head's page of an upper layer begins with; its unmerged tokens follow, bf16[kUnmergedTokens][dim].
-struct UpperHead {
-  float factor[kPageTokens];  ///< length of the upper layer's vector over that of the lower one
-  std::uint32_t unmerged[kUnmergedTokens];
+/// How a head's page of a merged layer lies in memory. The lower one: tiles (what differs from the page's mean), the
+/// mean, bf16[dim]. The upper one: what follows the mean.
+struct Merged {
+  std::size_t dim;
+
+  std::size_t tile_bytes() const { return kPageTokens * dim * sizeof(bf16_t); }
+  std::size_t mean_bytes() const { return dim * sizeof(bf16_t); }
+  std::size_t lower_bytes() const { return tile_bytes() + mean_bytes(); }
+  std::size_t factors() const { return mean_bytes(); }  ///< f32[64]: length over that of the lower layer's vector
+  std::size_t unmerged() const { return factors() + kPageTokens * sizeof(float); }  ///< u8[kUnmergedTokens]
+  std::size_t apart() const { return unmerged() + kUnmergedTokens; }  ///< their vectors, bf16[kUnmergedTokens][dim]
+  std::size_t upper_bytes() const { return apart() + kUnmergedTokens * dim * sizeof(bf16_t); }
 };
+static_assert(kUnmergedTokens % sizeof(bf16_t) == 0);
 
 /// A direction between two that are `angle` apart: parts of the unit vectors.
 std::pair<float, float> arc(float angle) {
@@ -27,10 +36,13 @@ std::pair<float, float> arc(float angle) {
 class MiniCacheCodec final : public KvCodec {
 public:
   MiniCacheCodec(KvSide side, std::shared_ptr<const KvModel> model)
-      : side_(side), model_(std::move(model)), partners_(minicache_partners(*model_)) {}
+      : side_(side), model_(std::move(model)), partners_(minicache_partners(*model_)), ropes_(*model_) {}
 
   std::size_t page_bytes(std::size_t layer) const override {
-    return model_->shapes[layer].kv_heads * (upper(layer) ? upper_bytes(layer) : plain_bytes(layer));
+    const Merged m = merged(layer);
+    return model_->shapes[layer].kv_heads * (!has_partner(layer) ? m.tile_bytes()
+                                             : upper(layer)      ? m.upper_bytes()
+                                                                 : m.lower_bytes());
   }
   bool across_layers() const override { return true; }
   std::size_t lender(std::size_t layer) const override { return upper(layer) ? partners_[layer] : layer; }
@@ -40,62 +52,97 @@ public:
     for (std::size_t layer = 0; layer < pages.tiles.size(); ++layer) {
       if (!pages.tiles[layer] || upper(layer)) continue;
       const KvShape& shape = model_->shapes[layer];
-      const std::size_t other = partners_[layer];
+      const Merged m = merged(layer);
       for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-        const std::size_t at = shape.offset(side_, head);
-        auto* out = reinterpret_cast<bf16_t*>(pages.coded(side_, layer) + head * plain_bytes(layer));
-        std::memcpy(out, pages.tiles[layer] + at, plain_bytes(layer));
-        if (other != layer)
-          merge(layer, pages.tiles[other] + at, out, pages.coded(side_, other) + head * upper_bytes(layer));
+        const bf16_t* tiles = pages.tiles[layer] + shape.offset(side_, head);
+        std::byte* out = pages.coded(side_, layer);
+        if (!has_partner(layer))
+          std::memcpy(out + head * m.tile_bytes(), tiles, m.tile_bytes());
+        else
+          merge({layer, pages.position}, tiles, pages.tiles[partners_[layer]] + shape.offset(side_, head),
+                out + head * m.lower_bytes(), pages.coded(side_, partners_[layer]) + head * m.upper_bytes());
       }
     }
   }
 
-  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
-    const std::size_t plain = plain_bytes(place.layer), dim = model_->shapes[place.layer].dim(side_);
-    if (!upper(place.layer)) {
-      std::memcpy(tiles, page + head * plain, plain);
-      return;
-    }
-    const auto* lower = reinterpret_cast<const bf16_t*>(place.lent + head * plain);
-    page += head * upper_bytes(place.layer);
-    UpperHead own;
-    std::memcpy(&own, page, sizeof own);
-    alignas(64) float factors[32];
-    // Lanes of a vector: the tokens of a tile, each twice, or a pair of tokens by turns.
-    const bool keys = side_ == KvSide::keys;
-    const std::size_t tokens = keys ? kTileTokens : 2, values = tokens * dim;
-    for (std::size_t first = 0; first < kPageTokens; first += tokens) {
-      for (std::size_t i = 0; i < 32; ++i) factors[i] = own.factor[first + (keys ? i / 2 : i % 2)];
-      kernels().scale_tile(lower + first * dim, values, factors, tiles + first * dim);
-    }
-    const auto* apart = reinterpret_cast<const bf16_t*>(page + sizeof own);
-    for (std::size_t i = 0; i < kUnmergedTokens; ++i)
-      for (std::size_t d = 0; d < dim; ++d)
-        tiles[tile_index(side_, own.unmerged[i] % kPageTokens, d, dim)] = apart[i * dim + d];
+  const bf16_t* tiles(std::size_t layer, std::size_t head, const std::byte* page) const override {
+    return has_partner(layer) ? nullptr : reinterpret_cast<const bf16_t*>(page + head * merged(layer).tile_bytes());
   }
 
-  const bf16_t* tiles(std::size_t layer, std::size_t head, const std::byte* page) const override {
-    return upper(layer) ? nullptr : reinterpret_cast<const bf16_t*>(page + head * plain_bytes(layer));
+  void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
+    const Merged m = merged(place.layer);
+    if (!has_partner(place.layer)) {
+      std::memcpy(tiles, page + head * m.tile_bytes(), m.tile_bytes());
+      return;
+    }
+    const bool is_upper = upper(place.layer);
+    const std::byte *lower = is_upper ? place.lent + head * m.lower_bytes() : page + head * m.lower_bytes(),
+                    *own = is_upper ? page + head * m.upper_bytes() : lower;
+    const KvLines layout = page_lines(side_, m.dim);
+    thread_local std::vector<float> lines, means;
+    lines.resize(kPageTokens * m.dim), means.resize(kPageTokens * m.dim);
+    kernels().tiles_to_lines(reinterpret_cast<const bf16_t*>(lower), layout, lines.data());
+    if (is_upper) {
+      std::array<float, kPageTokens> factors;
+      std::memcpy(factors.data(), own + m.factors(), sizeof factors);
+      for (std::size_t t = 0; t < kPageTokens; ++t) scale_token(lines.data(), m.dim, t, factors[t]);
+      for (std::size_t i = 0; i < kUnmergedTokens; ++i) {
+        const std::size_t t = std::to_integer<std::size_t>(own[m.unmerged() + i]) % kPageTokens;
+        const auto* apart = reinterpret_cast<const bf16_t*>(own + m.apart()) + i * m.dim;
+        for (std::size_t d = 0; d < m.dim; ++d) lines[at(t, d, m.dim)] = float_of(apart[d]);
+      }
+    }
+    const auto* mean = reinterpret_cast<const bf16_t*>(own + (is_upper ? 0 : m.tile_bytes()));
+    spread_mean(place, mean, m.dim, means.data());
+    kernels().add(lines.data(), means.data(), lines.size());
+    kernels().lines_to_tiles(lines.data(), layout, tiles);
   }
 
 private:
+  Merged merged(std::size_t layer) const { return {model_->shapes[layer].dim(side_)}; }
+  bool has_partner(std::size_t layer) const { return partners_[layer] != layer; }
   bool upper(std::size_t layer) const { return partners_[layer] < layer; }
-  std::size_t plain_bytes(std::size_t layer) const {
-    return kPageTokens * model_->shapes[layer].dim(side_) * sizeof(bf16_t);
+  /// Where a channel of a token lies in lines.
+  std::size_t at(std::size_t token, std::size_t d, std::size_t dim) const {
+    return side_ == KvSide::keys ? d * kPageTokens + token : token * dim + d;
   }
-  std::size_t upper_bytes(std::size_t layer) const {
-    return sizeof(UpperHead) + kUnmergedTokens * model_->shapes[layer].dim(side_) * sizeof(bf16_t);
+  void scale_token(float* lines, std::size_t dim, std::size_t token, float factor) const {
+    for (std::size_t d = 0; d < dim; ++d) lines[at(token, d, dim)] *= factor;
   }
 
-  /// One head: `lower` becomes the direction that both share, with its length.
-  void merge(std::size_t layer, const bf16_t* upper, bf16_t* lower, std::byte* out) const {
-    const std::size_t dim = model_->shapes[layer].dim(side_);
-    std::vector<float> below(kPageTokens * dim), above(kPageTokens * dim);
-    rows_of_tiles(side_, lower, dim, below.data());
-    rows_of_tiles(side_, upper, dim, above.data());
-    UpperHead own{};
-    std::array<float, kPageTokens> lengths{}, angles{};
+  /// The mean (of keys: before rotation) at each token, as lines.
+  void spread_mean(KvPlace place, const bf16_t* mean, std::size_t dim, float* lines) const {
+    for (std::size_t d = 0; d < dim; ++d)
+      for (std::size_t t = 0; t < kPageTokens; ++t) lines[at(t, d, dim)] = float_of(mean[d]);
+    if (side_ == KvSide::keys) kernels().rotate_lines(lines, ropes_.at(place.layer, place.position), false);
+  }
+
+  /// A head's vectors [64][dim] without their mean, which goes to `mean` (bf16[dim]).
+  std::vector<float> centred(KvPlace place, const bf16_t* tiles, std::size_t dim, std::byte* mean) const {
+    std::vector<float> lines(kPageTokens * dim), means(kPageTokens * dim), rows(kPageTokens * dim);
+    ropes_.channels_of(side_, place.layer, place.position, tiles, lines.data());
+    auto* to = reinterpret_cast<bf16_t*>(mean);
+    for (std::size_t d = 0; d < dim; ++d) {
+      float sum = 0;
+      for (std::size_t t = 0; t < kPageTokens; ++t) sum += lines[d * kPageTokens + t];
+      sum /= kPageTokens;
+      kernels().to_bf16(&sum, 1, to + d);
+    }
+    kernels().tiles_to_lines(tiles, page_lines(side_, dim), lines.data());
+    spread_mean(place, to, dim, means.data());
+    for (std::size_t t = 0; t < kPageTokens; ++t)
+      for (std::size_t d = 0; d < dim; ++d) rows[t * dim + d] = lines[at(t, d, dim)] - means[at(t, d, dim)];
+    return rows;
+  }
+
+  /// One head: the lower layer's page gets the direction that both share, with its own length.
+  void merge(KvPlace lower, const bf16_t* lower_tiles, const bf16_t* upper_tiles, std::byte* lower_page,
+             std::byte* upper_page) const {
+    const Merged m = merged(lower.layer);
+    const std::size_t dim = m.dim;
+    std::vector<float> below = centred(lower, lower_tiles, dim, lower_page + m.tile_bytes()),
+                       above = centred({partners_[lower.layer], lower.position}, upper_tiles, dim, upper_page);
+    std::array<float, kPageTokens> factors{}, angles{};
     for (std::size_t t = 0; t < kPageTokens; ++t) {
       const float *a = below.data() + t * dim, *b = above.data() + t * dim;
       const float a_length = std::sqrt(kernels().dot(a, a, dim)), b_length = std::sqrt(kernels().dot(b, b, dim));
@@ -103,31 +150,33 @@ private:
       const bool both = a_length > 0 && b_length > 0;
       const float cosine = both ? kernels().dot(a, b, dim) / a_length / b_length : -1.0f;
       angles[t] = std::acos(std::clamp(cosine, -1.0f, 1.0f));
-      lengths[t] = a_length;
-      own.factor[t] = both ? b_length / a_length : 0.0f;
+      factors[t] = both ? b_length / a_length : 0.0f;
     }
-    std::array<std::uint32_t, kPageTokens> order;
-    for (std::uint32_t t = 0; t < kPageTokens; ++t) order[t] = t;
+    std::array<std::uint8_t, kPageTokens> order;
+    for (std::uint8_t t = 0; t < kPageTokens; ++t) order[t] = t;
     std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return angles[a] > angles[b]; });
-    std::copy_n(order.begin(), kUnmergedTokens, own.unmerged);
     for (std::size_t i = kUnmergedTokens; i < kPageTokens; ++i) {
       const std::size_t t = order[i];
       const auto [a_part, b_part] = arc(angles[t]);
       for (std::size_t d = 0; d < dim; ++d) {
         float& x = below[t * dim + d];
-        if (own.factor[t] > 0) x = a_part * x + b_part / own.factor[t] * above[t * dim + d];
+        if (factors[t] > 0) x = a_part * x + b_part / factors[t] * above[t * dim + d];
       }
     }
-    tiles_of_rows(side_, below.data(), dim, lower);
-    std::memcpy(out, &own, sizeof own);
-    auto* apart = reinterpret_cast<bf16_t*>(out + sizeof own);
-    for (std::size_t i = 0; i < kUnmergedTokens; ++i)
-      for (std::size_t d = 0; d < dim; ++d) apart[i * dim + d] = upper[tile_index(side_, own.unmerged[i], d, dim)];
+    std::vector<float> lines(below.size());
+    for (std::size_t t = 0; t < kPageTokens; ++t)
+      for (std::size_t d = 0; d < dim; ++d) lines[at(t, d, dim)] = below[t * dim + d];
+    kernels().lines_to_tiles(lines.data(), page_lines(side_, dim), reinterpret_cast<bf16_t*>(lower_page));
+    std::memcpy(upper_page + m.factors(), factors.data(), sizeof factors);
+    std::memcpy(upper_page + m.unmerged(), order.data(), kUnmergedTokens);
+    auto* apart = reinterpret_cast<bf16_t*>(upper_page + m.apart());
+    for (std::size_t i = 0; i < kUnmergedTokens; ++i) kernels().to_bf16(&above[order[i] * dim], dim, apart + i * dim);
   }
 
   KvSide side_;
   std::shared_ptr<const KvModel> model_;
   std::vector<std::size_t> partners_;
+  RopePages ropes_;
 };
 
 }  // namespace

@@ -1,8 +1,11 @@
 #pragma once
 /// Pairs of layers of one shape in the upper half of the model share what they keep (MiniCache, arXiv 2405.14366): per
 /// head and token one direction between theirs, each layer's length, and apart from that the tokens whose directions
-/// differ most. The direction is kept with the lower layer's length on it, as bf16, so that a page of the lower layer
-/// is read as it is and one of the upper holds a factor per token.
+/// differ most. The direction is kept with the lower layer's length on it, as bf16; a page of the upper layer holds a
+/// factor per token.
+///
+/// Unlike in the paper, what is merged is what differs from the mean of the page (of keys: before rotation), which each
+/// layer keeps: biases of keys are larger than all that tokens say, and differ from layer to layer.
 
 #include <memory>
 
