@@ -17,46 +17,30 @@ import re
 import subprocess
 import tempfile
 
+from log_chart import LogChart
 from memory_group import ROOT, last_json
 
 
 def draw(path, title, points):
     """points: (name, bits, change of perplexity in %). What no other beats in both is joined."""
-    width, height, left, bottom = 760, 460, 64, 48
     floor = 0.05  # less than that cannot be told from noise
-    ys = [max(change, floor) for _, _, change in points]
-    low, high = math.log10(floor), math.ceil(math.log10(max(ys)))
-    most = max(bits for _, bits, _ in points)
-
-    def x(bits):
-        return left + bits / most * (width - left - 30)
-
-    def y(change):
-        return height - bottom - (math.log10(max(change, floor)) - low) / (high - low) * (height - bottom - 40)
-
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">{title}</text>',
-           f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">bits per element</text>',
-           f'<text x="14" y="{height / 2}" text-anchor="middle" transform="rotate(-90 14 {height / 2})">perplexity above bf16, %</text>']
-    for power in range(math.ceil(low), high + 1):
-        out.append(f'<path d="M{left} {y(10**power):.1f}H{width - 20}" stroke="#ddd"/>')
-        out.append(f'<text x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>')
-    out.append(f'<text x="{left - 6}" y="{y(floor) + 4:.1f}" text-anchor="end">{floor:g} or less</text>')
-    for bits in range(0, int(most) + 1, 2):
-        out.append(f'<text x="{x(bits):.1f}" y="{height - bottom + 18}" text-anchor="middle">{bits}</text>')
-    front, best = [], math.inf
-    for name, bits, change in sorted(points, key=lambda p: (p[1], p[2])):
-        if max(change, floor) < best:
-            best = max(change, floor)
-            front.append((name, bits, change))
-    out.append(f'<path d="M{" L".join(f"{x(b):.1f} {y(c):.1f}" for _, b, c in front)}" fill="none" stroke="#0b6e4f"/>')
-    for name, bits, change in points:
-        color = "#0b6e4f" if (name, bits, change) in front else "#b5482a"
-        out.append(f'<circle cx="{x(bits):.1f}" cy="{y(change):.1f}" r="3.5" fill="{color}"/>')
-        out.append(f'<text x="{x(bits) + 6:.1f}" y="{y(change) - 5:.1f}" fill="{color}" font-size="11">{name}</text>')
-    with open(path, "w") as f:
-        f.write("\n".join(out) + "\n</svg>\n")
+    points = [(name, bits, max(change, floor)) for name, bits, change in points]
+    most_bits, most_change = (max(p[i] for p in points) for i in (1, 2))
+    chart = LogChart(title, "bits per element", "perplexity above bf16, %", (0, most_bits), (floor, 10.0 ** math.ceil(math.log10(most_change))))
+    chart.label_y(floor, f"{floor:g} or less")
+    for bits in range(0, int(most_bits) + 1, 2):
+        chart.label_x(bits)
+    front = []
+    for point in sorted(points, key=lambda p: p[1:]):
+        if not front or point[2] < front[-1][2]:
+            front.append(point)
+    chart.line([p[1:] for p in front], "#0b6e4f", 1)
+    for point in points:
+        name, bits, change = point
+        color = "#0b6e4f" if point in front else "#b5482a"
+        chart.dot(bits, change, color)
+        chart.add(f'<text x="{chart.x(bits) + 6:.1f}" y="{chart.y(change) - 5:.1f}" fill="{color}" font-size="11">{name}</text>')
+    chart.save(path)
 
 
 def main():
@@ -90,7 +74,7 @@ def main():
     depths = [d for d in o.depth.split(",") if d]
 
     def measure(codec, unseen):
-        r = {"codec": codec, "speeds": []}
+        r = {"codec": codec}
         text_of = ["--text", unseen, "--kv", codec]
         r["ppl"] = run("eval", "ppl", o.model, *text_of, "--context", "2048", "--max-tokens", str(2048 * o.windows))["ppl"]
         if o.kl:

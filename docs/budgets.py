@@ -8,12 +8,14 @@ for llama.cpp (mmap) beside it. Needs root: it makes cgroups (v1 or v2) and drop
 """
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+from log_chart import LogChart  # noqa: E402
 from memory_group import MIB, ROOT, Group, last_json  # noqa: E402
 
 SUBJECTS = ["a quicksort in Python", "the moons of Jupiter", "bread", "TCP", "a haiku about rain", "binary search in C",
@@ -54,39 +56,23 @@ def measure_llama(o, budget):
 
 
 def draw(path, title, series):
-    """A line per engine over the budget, logarithmic tokens/s; x where it was killed."""
-    width, height, left, bottom = 720, 400, 60, 50
+    """A line per engine over the budget, logarithmic tokens/s; killed where it was."""
     xs = [b for points in series.values() for b, _ in points]
     ys = [p["tok_s"] for points in series.values() for _, p in points if "tok_s" in p]
-    import math
-    low, high = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
-
-    def x(budget):
-        return left + (budget - min(xs)) / max(1, max(xs) - min(xs)) * (width - left - 20)
-
-    def y(speed):
-        return height - bottom - (math.log10(speed) - low) / max(1, high - low) * (height - bottom - 50)
-
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">{title}</text>',
-           f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">memory budget, MiB</text>',
-           f'<text x="14" y="{height / 2}" text-anchor="middle" transform="rotate(-90 14 {height / 2})">tokens/s</text>']
-    for power in range(low, high + 1):
-        out.append(f'<path d="M{left} {y(10**power):.1f}H{width - 20}" stroke="#ddd"/>')
-        out.append(f'<text x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>')
+    decades = 10.0 ** math.floor(math.log10(min(ys))), 10.0 ** math.ceil(math.log10(max(ys)))
+    chart = LogChart(title, "memory budget, MiB", "tokens/s", (min(xs), max(xs)), decades)
     for budget in sorted(set(xs)):
-        out.append(f'<text x="{x(budget):.1f}" y="{height - bottom + 18}" text-anchor="middle" font-size="9">{budget}</text>')
+        chart.label_x(budget, size=9)
     for i, (name, points) in enumerate(series.items()):
         color = ["#0b6e4f", "#b5482a", "#555"][i % 3]
-        good = [(x(b), y(p["tok_s"])) for b, p in points if "tok_s" in p]
-        out.append(f'<path d="M{" L".join(f"{a:.1f} {b:.1f}" for a, b in good)}" fill="none" stroke="{color}" stroke-width="2"/>')
-        out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in good]
-        out += [f'<text x="{x(b):.1f}" y="{height - bottom - 4}" text-anchor="middle" fill="{color}">killed</text>'
-                for b, p in points if "tok_s" not in p]
-        out.append(f'<text x="{left + 12}" y="{48 + 16 * i}" fill="{color}">{name}</text>')
-    with open(path, "w") as f:
-        f.write("\n".join(out) + "\n</svg>\n")
+        good = [(b, p["tok_s"]) for b, p in points if "tok_s" in p]
+        chart.line(good, color, 2)
+        for budget, speed in good:
+            chart.dot(budget, speed, color)
+        chart.add(*(f'<text x="{chart.x(b):.1f}" y="{chart.HEIGHT - chart.BOTTOM - 4}" text-anchor="middle" fill="{color}">killed</text>'
+                    for b, p in points if "tok_s" not in p))
+        chart.add(f'<text x="{chart.LEFT + 12}" y="{48 + 16 * i}" fill="{color}">{name}</text>')
+    chart.save(path)
 
 
 def main():

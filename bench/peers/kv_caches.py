@@ -8,8 +8,6 @@ over its quantised cache). Speeds: medians of runs that alternate. Memory: the p
 """
 
 import argparse
-import ctypes
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +15,9 @@ import sys
 
 import llama_cpp
 from perplexity import ROOT, llama_perplexity
+
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from memory_group import last_json  # noqa: E402
 
 THEIRS = {"f16": 1, "q8_0": 8, "q4_0": 2}
 
@@ -36,10 +37,10 @@ def main():
     llama_cpp.llama_log_set(silent, None)
 
     def run(*command):
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1])
+        return last_json(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     def snug(*arguments):
-        return json.loads(subprocess.run([o.snug, *arguments, "--json"], check=True, capture_output=True, text=True).stdout)
+        return run(o.snug, *arguments, "--json")
 
     peer = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer_engine.py")
     bench = ["--prompt", "0", "--gen", str(o.gen), "--threads", "2", "--repeat", "1"]

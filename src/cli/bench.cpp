@@ -81,9 +81,7 @@ Decode measure_decode(Model& model, const Ledger& ledger, std::size_t depth, std
   }
   logits.resize(std::max(logits.size(), batch * model.config().vocab_size));
   model.forward(rows, logits);  // the first step warms caches
-  Decode result;
-  result.depth = depth;
-  result.batch = batch;
+  Decode result{.depth = depth, .batch = batch};
   const auto start = std::chrono::steady_clock::now();
   for (std::size_t i = 0; i < steps; ++i) {
     const ForwardStats cost = model.forward(rows, logits);
@@ -92,7 +90,7 @@ Decode measure_decode(Model& model, const Ledger& ledger, std::size_t depth, std
   result.step_seconds = seconds_since(start) / static_cast<double>(steps);
   result.kv = batch * model.kv_bytes(sequences.front()->length());
   result.kv_charged = charged() - charged_before;
-  result.resident = resident_bytes() - std::min(resident_bytes(), resident_before);
+  result.resident = std::max(resident_bytes(), resident_before) - resident_before;
   return result;
 }
 

@@ -123,8 +123,6 @@ struct KernelTable {
 
   /// unpack_kv() of block floating point (kv_blocks.cpp).
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
-  /// n values, 32 at a time, times the 32 factors.
-  void (*scale_tile)(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
   /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).
   void (*add_line_codes)(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
 

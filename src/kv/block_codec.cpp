@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/units.hpp"
+#include "kv/heaviest.hpp"
 
 namespace snug {
 
@@ -48,15 +49,16 @@ private:
 
   /// The block of each channel.
   static std::vector<std::size_t> arrange(const KvBlocks& layout, const bf16_t* tiles) {
-    std::vector<std::size_t> order(layout.dim), block(layout.dim);
+    std::vector<std::size_t> block(layout.dim);
+    if (!layout.rearranged) {
+      for (std::size_t c = 0; c < layout.dim; ++c) block[c] = c / KvBlocks::kBlock;
+      return block;
+    }
     std::vector<float> most(layout.dim);
-    for (std::size_t c = 0; c < layout.dim; ++c) {
-      order[c] = c;
+    for (std::size_t c = 0; c < layout.dim; ++c)
       for (std::size_t token = 0; token < kPageTokens; ++token)
         most[c] = std::max(most[c], std::abs(value(layout, tiles, token, c)));
-    }
-    if (layout.rearranged)
-      std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return most[a] > most[b]; });
+    const std::vector<std::size_t> order = heaviest_first(most);
     for (std::size_t i = 0; i < layout.dim; ++i) block[order[i]] = i / KvBlocks::kBlock;
     return block;
   }

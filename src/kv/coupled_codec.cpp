@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.hpp"
+#include "kv/key_excess.hpp"
 #include "kv/rope_page.hpp"
 
 namespace snug {
@@ -19,7 +20,7 @@ public:
     const std::string name = side_name(side);
     for (std::size_t i = 0; i < model_->shapes.size(); ++i) {
       const KvShape& shape = model_->shapes[i];
-      Layer layer{{shape.dim(side) / width, width}, {}, {}};
+      Layer layer{{shape.dim(side) / width, width}, {}, {}, {}};
       if (shape.kv_heads > 0) {
         if (shape.dim(side) > kMaxDim) fail("heads of {} channels: coupled codes are for {}", shape.dim(side), kMaxDim);
         const std::size_t channels = shape.kv_heads * shape.dim(side);
@@ -27,6 +28,9 @@ public:
         layer.centroids.resize(centroids.size());
         kernels().to_bf16(centroids.data(), centroids.size(), layer.centroids.data());
         layer.weights = tables.copy(i, name + ".weights", channels);
+        // It is measured on the codec: then it is not there yet.
+        if (side == KvSide::keys && !tables.find(i, kKeyExcess).empty())
+          layer.excess = tables.copy(i, kKeyExcess, channels);
       }
       layers_.push_back(std::move(layer));
     }
@@ -38,7 +42,7 @@ public:
   Bytes table_bytes() const override {
     Bytes total = 0;
     for (const Layer& layer : layers_)
-      total += layer.centroids.size() * sizeof(bf16_t) + layer.weights.size() * sizeof(float);
+      total += layer.centroids.size() * sizeof(bf16_t) + (layer.weights.size() + layer.excess.size()) * sizeof(float);
     return total;
   }
 
@@ -64,11 +68,17 @@ public:
     ropes_.turn_tiles(place.layer, place.position, tiles);
   }
 
+  const float* key_excess(std::size_t layer, std::size_t head, const std::byte*) const override {
+    const Layer& l = layers_[layer];
+    return l.excess.empty() ? nullptr : &l.excess[head * l.layout.dim()];
+  }
+
 private:
   struct Layer {
     KvCentroids layout;
     std::vector<bf16_t> centroids;  ///< [heads * groups][256][width]
     std::vector<float> weights;     ///< [heads * dim]
+    std::vector<float> excess;      ///< the same; empty: not known
   };
 
   /// lines: f32[width][64].

@@ -12,8 +12,7 @@ public:
     for (const KvShape& shape : model_->shapes) {
       codes_.push_back(integer_page(side, shape.dim(side), bits, group));
       codes_.back().ends = ends;
-      // The mean of what it stands for scatters less.
-      if (ends == KvCodes::Ends::half_means) codes_.back().excess = -1.0f / 12;
+      if (side == KvSide::keys) codes_.back().excess = excess(bits, ends);
     }
   }
   std::size_t page_bytes(std::size_t layer) const override {
@@ -31,6 +30,14 @@ public:
   }
 
 private:
+  /// A twelfth of the square of a step, as of errors that lie evenly within it.
+  static float excess(std::size_t bits, KvCodes::Ends ends) {
+    // The mean of what it stands for scatters less.
+    if (ends == KvCodes::Ends::half_means) return -1.0f / 12;
+    // Few steps between the extremes: most values lie towards the middle of theirs, and are moved outwards.
+    return bits == 2 ? 1.0f / 12 : 0;
+  }
+
   std::shared_ptr<const KvModel> model_;
   std::vector<KvCodes> codes_;  ///< of each layer
 };
@@ -38,12 +45,7 @@ private:
 }  // namespace
 
 KvCodes integer_page(KvSide side, std::size_t dim, std::size_t bits, std::size_t group) {
-  if (side == KvSide::keys) {
-    KvCodes codes{bits, dim, kPageTiles, group / kTileTokens, kv_tile_values(dim), 2 * kTileTokens};
-    // Few steps between the extremes: most values lie towards the middle of theirs, and are moved outwards.
-    if (bits == 2) codes.excess = 1.0f / 12;
-    return codes;
-  }
+  if (side == KvSide::keys) return {bits, dim, kPageTiles, group / kTileTokens, kv_tile_values(dim), 2 * kTileTokens};
   return {bits, kPageTokens, dim / 16, group / 16, 2 * 16, 2 * dim};
 }
 

@@ -8,7 +8,6 @@ namespace snug {
 
 namespace {
 
-constexpr const char* kName = "key.excess";
 constexpr std::size_t kMostPages = 64;
 
 /// Sums over tokens, of a channel.
@@ -64,8 +63,7 @@ std::vector<float> excess_of(const KvCodec& codec, const KvLearning& from, const
   const std::size_t pairs = rope.inverse_frequency.size();
   for (std::size_t head = 0; head < shape.kv_heads; ++head)
     for (std::size_t i = 0; i < pairs; ++i) {
-      float &a = excess[head * dim + (rope.split_half ? i : 2 * i)],
-            &b = excess[head * dim + (rope.split_half ? i + pairs : 2 * i + 1)];
+      float &a = excess[head * dim + rope.channel(i, 0)], &b = excess[head * dim + rope.channel(i, 1)];
       a = b = (a + b) / 2;
     }
   return excess;
@@ -81,17 +79,7 @@ void add_key_excess(const KvCodec& codec, const KvLearning& from, KvTables& tabl
       if (from.model.shapes[layer].kv_heads > 0) found[layer] = excess_of(codec, from, ropes, layer);
   });
   for (std::size_t layer = 0; layer < found.size(); ++layer)
-    if (!found[layer].empty()) tables.add(layer, kName, std::move(found[layer]));
-}
-
-std::vector<std::vector<float>> key_excess_of(const KvModel& model, const KvTables& tables) {
-  std::vector<std::vector<float>> all;
-  for (std::size_t layer = 0; layer < model.shapes.size(); ++layer) {
-    const KvShape& shape = model.shapes[layer];
-    const bool there = shape.kv_heads > 0 && !tables.find(layer, kName).empty();
-    all.push_back(there ? tables.copy(layer, kName, std::size_t{shape.kv_heads} * shape.k_dim) : std::vector<float>{});
-  }
-  return all;
+    if (!found[layer].empty()) tables.add(layer, kKeyExcess, std::move(found[layer]));
 }
 
 }  // namespace snug

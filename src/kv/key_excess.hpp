@@ -10,10 +10,9 @@
 
 namespace snug {
 
-/// Measures a keys' codec on the samples, into "key.excess" of each layer.
-void add_key_excess(const KvCodec& codec, const KvLearning& from, KvTables& tables);
+inline constexpr const char* kKeyExcess = "key.excess";
 
-/// KvFormat::key_excess. Throws FormatError.
-std::vector<std::vector<float>> key_excess_of(const KvModel& model, const KvTables& tables);
+/// Measures a keys' codec on the samples, into the array kKeyExcess of each layer, f32[kv_heads][k_dim].
+void add_key_excess(const KvCodec& codec, const KvLearning& from, KvTables& tables);
 
 }  // namespace snug

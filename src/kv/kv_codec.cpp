@@ -12,7 +12,6 @@
 #include "kv/coupled_codec.hpp"
 #include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
-#include "kv/key_excess.hpp"
 #include "kv/low_rank_codec.hpp"
 #include "kv/mikv_codec.hpp"
 #include "kv/minicache_codec.hpp"
@@ -129,8 +128,6 @@ KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> m
       learned.add(std::as_bytes(std::span(file)));
     }
   format.learned = learned.value();
-  if (const auto there = tables.find(choice.keys); there != tables.end())
-    format.key_excess = key_excess_of(*model, there->second);
   return format;
 }
 

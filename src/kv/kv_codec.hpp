@@ -65,8 +65,8 @@ public:
   virtual const bf16_t* tiles(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
     return nullptr;
   }
-  /// f32[k_dim] in a page, where it has them: how much more its keys scatter than those that they stand for
-  /// (kv/key_excess.hpp, which knows it for all pages together).
+  /// f32[k_dim], where it is known: how much more keys of a page scatter than those that they stand for, differences of
+  /// variances (kv/key_excess.hpp).
   virtual const float* key_excess(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
     return nullptr;
   }
@@ -98,9 +98,6 @@ struct KvFormat {
   std::string name = "bf16";
   std::shared_ptr<const KvCodec> keys, values;
   std::uint64_t learned = 0;  ///< fingerprint of the tables that they have learned
-  /// Of each layer, f32[kv_heads][k_dim]: variances of coded keys less those of the keys (kv/key_excess.hpp). Empty:
-  /// not known.
-  std::vector<std::vector<float>> key_excess{};
 
   bool coded() const { return keys != nullptr; }
   const KvCodec& codec(KvSide side) const { return side == KvSide::keys ? *keys : *values; }

@@ -63,7 +63,8 @@ Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
   const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
   if (!spill_) return all;
   // What a call writes, and the pages that are not yet whole or coded, stay.
-  const Bytes least = (std::min(rows, tokens) + (kRecentPages + 2) * kPageTokens) * chunk;
+  const std::size_t stay = kRecentPages + 2 + (format_.coded() ? kFirstPages : 0);
+  const Bytes least = (std::min(rows, tokens) + stay * kPageTokens) * chunk;
   return std::min(all, std::max(spill_->limit(), least)) + KvSpill::memory_bytes(most_extent_bytes());
 }
 

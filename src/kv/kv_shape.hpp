@@ -66,6 +66,11 @@ struct KvRope {
   std::vector<double> inverse_frequency;
   float magnitude = 1;      ///< factor on the rotated values
   bool split_half = false;  ///< pair i is (x[i], x[i + pairs]), else (x[2i], x[2i + 1])
+
+  /// `part`: 0 or 1.
+  std::size_t channel(std::size_t pair, std::size_t part) const {
+    return split_half ? pair + part * inverse_frequency.size() : 2 * pair + part;
+  }
 };
 
 struct KvModel {

@@ -129,14 +129,18 @@ void KvStore::encode_page(std::size_t layer, std::size_t page, KvSide side) {
   std::byte* out = coded_[layer][page].data();
   if (!tiles || !out) return;  // behind the window
   const KvShape& shape = pools_.shapes()[layer];
-  std::vector<const bf16_t*> heads(shape.kv_heads), keys(shape.kv_heads);
-  for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-    heads[head] = tiles + shape.offset(side, head);
-    keys[head] = tiles + shape.offset(KvSide::keys, head);
-  }
+  const auto heads_of = [&](KvSide of) {
+    std::vector<const bf16_t*> heads;
+    for (std::size_t head = 0; head < shape.kv_heads; ++head) heads.push_back(tiles + shape.offset(of, head));
+    return heads;
+  };
+  const std::vector<const bf16_t*> heads = heads_of(side);
+  std::vector<const bf16_t*> keys;
   KvPlace place{layer, page * kPageTokens};
-  if (format().codec(side).observes())
+  if (format().codec(side).observes()) {
+    keys = heads_of(KvSide::keys);
     place.observed = {observed_queries(layer, (page + kRecentPages + 1) * kPageTokens - kObservedTokens), keys.data()};
+  }
   format().codec(side).encode(place, heads.data(), out + format().offset(side, layer));
 }
 
@@ -237,30 +241,26 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     const std::byte* at = coded_page(layer, page);
     if (!at) continue;
     bf16_t* const room = memory + p * shape.head_values();
-    const bf16_t *keys = room, *values = room + kPageTiles * key_values;
+    const bf16_t *keys, *values;
     if (!chains_.empty()) {
       keys = reinterpret_cast<const bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) +
              head * shape.head_values();
       values = keys + kPageTiles * key_values;
     } else {
-      const std::byte* coded_values = at + format().offset(KvSide::values, layer);
-      if (const KvCodes* codes = format().keys->codes(layer))
-        out.key_pages[p] = at + head * codes->bytes();
-      else if (const bf16_t* there = format().keys->tiles(layer, head, at))
-        keys = there;
-      else
-        decode_head(layer, head, page, KvSide::keys, room);
-      if (const KvCodes* codes = format().values->codes(layer))
-        out.value_pages[p] = coded_values + head * codes->bytes();
-      else if (const bf16_t* there = format().values->tiles(layer, head, coded_values))
-        values = there;
-      else
-        decode_head(layer, head, page, KvSide::values, room + kPageTiles * key_values);
+      const auto find = [&](KvSide side, bf16_t* to, const std::byte*& integers) -> const bf16_t* {
+        const KvCodec& codec = format().codec(side);
+        const std::byte* coded_side = at + format().offset(side, layer);
+        if (const bf16_t* there = codec.tiles(layer, head, coded_side)) return there;
+        if (const KvCodes* codes = codec.codes(layer))
+          integers = coded_side + head * codes->bytes();
+        else
+          decode_head(layer, head, page, side, to);
+        return to;
+      };
+      keys = find(KvSide::keys, room, out.key_pages[p]);
+      values = find(KvSide::values, room + kPageTiles * key_values, out.value_pages[p]);
     }
-    if (layer < format().key_excess.size() && !format().key_excess[layer].empty())
-      out.key_excess[p] = &format().key_excess[layer][head * shape.k_dim];
-    else
-      out.key_excess[p] = format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer));
+    out.key_excess[p] = format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer));
     for (std::size_t t = 0; t < kPageTiles; ++t) {
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;

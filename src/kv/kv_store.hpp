@@ -63,7 +63,7 @@ public:
     /// Pages in place of their tiles, where kernels multiply what the codec makes.
     const std::byte* key_pages[kPartPages] = {};
     const std::byte* value_pages[kPartPages] = {};
-    const float* key_excess[kPartPages] = {};  ///< KvFormat::key_excess of pages that are decoded
+    const float* key_excess[kPartPages] = {};  ///< KvCodec::key_excess
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/units.hpp"
+#include "kv/heaviest.hpp"
 #include "kv/observed_queries.hpp"
 #include "kv/rope_page.hpp"
 #include "kv/tile_rows.hpp"

@@ -4,8 +4,11 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
+#include "kv/heaviest.hpp"
 #include "kv/rope_page.hpp"
+#include "kv/tile_rows.hpp"
 
 namespace snug {
 
@@ -123,15 +126,14 @@ private:
     ropes_.channels_of(side_, place.layer, place.position, tiles, lines.data());
     auto* to = reinterpret_cast<bf16_t*>(mean);
     for (std::size_t d = 0; d < dim; ++d) {
-      float sum = 0;
-      for (std::size_t t = 0; t < kPageTokens; ++t) sum += lines[d * kPageTokens + t];
-      sum /= kPageTokens;
-      kernels().to_bf16(&sum, 1, to + d);
+      const auto line = lines.begin() + static_cast<std::ptrdiff_t>(d * kPageTokens);
+      const float average = std::accumulate(line, line + kPageTokens, 0.0f) / kPageTokens;
+      kernels().to_bf16(&average, 1, to + d);
     }
-    kernels().tiles_to_lines(tiles, page_lines(side_, dim), lines.data());
     spread_mean(place, to, dim, means.data());
+    rows_of_tiles(side_, tiles, dim, rows.data());
     for (std::size_t t = 0; t < kPageTokens; ++t)
-      for (std::size_t d = 0; d < dim; ++d) rows[t * dim + d] = lines[at(t, d, dim)] - means[at(t, d, dim)];
+      for (std::size_t d = 0; d < dim; ++d) rows[t * dim + d] -= means[at(t, d, dim)];
     return rows;
   }
 
@@ -142,7 +144,8 @@ private:
     const std::size_t dim = m.dim;
     std::vector<float> below = centred(lower, lower_tiles, dim, lower_page + m.tile_bytes()),
                        above = centred({partners_[lower.layer], lower.position}, upper_tiles, dim, upper_page);
-    std::array<float, kPageTokens> factors{}, angles{};
+    std::array<float, kPageTokens> factors{};
+    std::vector<float> angles(kPageTokens);
     for (std::size_t t = 0; t < kPageTokens; ++t) {
       const float *a = below.data() + t * dim, *b = above.data() + t * dim;
       const float a_length = std::sqrt(kernels().dot(a, a, dim)), b_length = std::sqrt(kernels().dot(b, b, dim));
@@ -152,9 +155,7 @@ private:
       angles[t] = std::acos(std::clamp(cosine, -1.0f, 1.0f));
       factors[t] = both ? b_length / a_length : 0.0f;
     }
-    std::array<std::uint8_t, kPageTokens> order;
-    for (std::uint8_t t = 0; t < kPageTokens; ++t) order[t] = t;
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return angles[a] > angles[b]; });
+    const std::vector<std::size_t> order = heaviest_first(angles);
     for (std::size_t i = kUnmergedTokens; i < kPageTokens; ++i) {
       const std::size_t t = order[i];
       const auto [a_part, b_part] = arc(angles[t]);
@@ -163,14 +164,13 @@ private:
         if (factors[t] > 0) x = a_part * x + b_part / factors[t] * above[t * dim + d];
       }
     }
-    std::vector<float> lines(below.size());
-    for (std::size_t t = 0; t < kPageTokens; ++t)
-      for (std::size_t d = 0; d < dim; ++d) lines[at(t, d, dim)] = below[t * dim + d];
-    kernels().lines_to_tiles(lines.data(), page_lines(side_, dim), reinterpret_cast<bf16_t*>(lower_page));
+    tiles_of_rows(side_, below.data(), dim, reinterpret_cast<bf16_t*>(lower_page));
     std::memcpy(upper_page + m.factors(), factors.data(), sizeof factors);
-    std::memcpy(upper_page + m.unmerged(), order.data(), kUnmergedTokens);
     auto* apart = reinterpret_cast<bf16_t*>(upper_page + m.apart());
-    for (std::size_t i = 0; i < kUnmergedTokens; ++i) kernels().to_bf16(&above[order[i] * dim], dim, apart + i * dim);
+    for (std::size_t i = 0; i < kUnmergedTokens; ++i) {
+      upper_page[m.unmerged() + i] = std::byte{static_cast<std::uint8_t>(order[i])};
+      kernels().to_bf16(&above[order[i] * dim], dim, apart + i * dim);
+    }
   }
 
   KvSide side_;

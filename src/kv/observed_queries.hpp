@@ -1,7 +1,6 @@
 #pragma once
 /// The queries that a page is weighed by (KvObserved), as codecs work on them.
 
-#include <algorithm>
 #include <vector>
 
 #include "kv/kv_codec.hpp"
@@ -15,14 +14,6 @@ inline std::vector<float> observed_queries(const KvObserved& observed, const KvS
   for (std::size_t t = 0; t < kObservedTokens; ++t)
     kernels().from_bf16(observed.queries + t * shape.query_values() + head * each, each, queries.data() + t * each);
   return queries;
-}
-
-/// Indices of `weights`, from the largest down.
-inline std::vector<std::size_t> heaviest_first(const std::vector<float>& weights) {
-  std::vector<std::size_t> order(weights.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return weights[a] > weights[b]; });
-  return order;
 }
 
 }  // namespace snug

@@ -32,17 +32,14 @@ std::vector<float> query_moments(const KvLearning& from, std::size_t layer, std:
   const std::size_t pairs = rope.inverse_frequency.size();
   // Complex numbers: z = q_a + i q_b turns by e^(i f d). A pair of pairs has products that turn by the difference of
   // their frequencies (z w*) and by the sum (z w); a pair and a channel that does not turn, by its own.
-  const auto at = [&](std::size_t pair, std::size_t part) {
-    return rope.split_half ? pair + part * pairs : 2 * pair + part;
-  };
   const auto entry = [&](std::size_t a, std::size_t b) -> double { return m[a * dim + b]; };
   const auto put = [&](std::size_t a, std::size_t b, double x) {
     out[a * dim + b] = out[b * dim + a] = static_cast<float>(x);
   };
   for (std::size_t i = 0; i < pairs; ++i) {
-    const std::size_t ia = at(i, 0), ib = at(i, 1);
+    const std::size_t ia = rope.channel(i, 0), ib = rope.channel(i, 1);
     for (std::size_t j = 0; j <= i; ++j) {
-      const std::size_t ja = at(j, 0), jb = at(j, 1);
+      const std::size_t ja = rope.channel(j, 0), jb = rope.channel(j, 1);
       const double aa = entry(ia, ja), ab = entry(ia, jb), ba = entry(ib, ja), bb = entry(ib, jb);
       const Mean apart(rope.inverse_frequency[i] - rope.inverse_frequency[j]),
           together(rope.inverse_frequency[i] + rope.inverse_frequency[j]);

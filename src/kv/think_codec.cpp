@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/units.hpp"
+#include "kv/heaviest.hpp"
 #include "kv/observed_queries.hpp"
 #include "kv/plain_codec.hpp"
 #include "kv/rope_page.hpp"

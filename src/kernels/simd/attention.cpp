@@ -71,9 +71,8 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
       return page < last ? part.k_pages[page + 1] : part.v_pages[first] ? part.v_pages[first] : part.k_pages[page];
     };
     for (std::size_t page = first; page <= last; ++page)
-      multiply_page(part.k_pages[page], next(page), 0, part.k_codes->excess, *part.k_codes, dim, dims,
-                    scratch.wide_queries, kCodedDepth, count, scratch.scores + page * kCodedPageTokens, kPartTokens,
-                    dim > 0, scratch.coded);
+      multiply_page(part.k_pages[page], next(page), 0, *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth,
+                    count, scratch.scores + page * kCodedPageTokens, kPartTokens, dim > 0, scratch.coded);
   }
 }
 
@@ -198,7 +197,7 @@ void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool m
     return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
   };
   for (std::size_t page = first; page <= last; ++page)
-    multiply_page(part.v_pages[page], next(page), 1, 0, *part.v_codes, 0, kCodedPageTokens,
+    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens,
                   scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim, more || page > first,
                   scratch.coded);
 }

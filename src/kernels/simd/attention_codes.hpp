@@ -135,17 +135,17 @@ SNUG_INLINE float load_heads(const std::byte* page, const std::byte* ahead, cons
 }
 
 /// out[q][16 c + lane] (+)= sum over the lines [line, line + depth) of x[q] times the page's column c, for each column.
-/// depth <= kCodedDepth; line a multiple of what a unit covers. `most`, `excess`: as scale_query() has them, `most` of
-/// |x|. `ahead`: the page that comes next.
-inline void multiply_page(const std::byte* page, const std::byte* ahead, float most, float excess, const KvCodes& codes,
+/// depth <= kCodedDepth; line a multiple of what a unit covers. `most`: of |x|, 0 as scale_query() has it. `ahead`:
+/// the page that comes next.
+inline void multiply_page(const std::byte* page, const std::byte* ahead, float most, const KvCodes& codes,
                           std::size_t line, std::size_t depth, const float* x, std::size_t x_stride, std::size_t count,
                           float* out, std::size_t out_stride, bool add, CodedScratch& scratch) {
   const std::size_t unit_lines = 2 * codes.unit_pairs(), units = (depth + unit_lines - 1) / unit_lines;
   for (std::size_t first = 0; first < codes.columns; first += codes.group) {
     const float largest = most * load_heads(page, ahead, codes, first / codes.group, line, depth, scratch);
     for (std::size_t q = 0; q < count; ++q)
-      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, largest, excess, scratch.x + q * kCodedDepth,
-                  scratch.factor[q], scratch.base[q]);
+      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, largest, codes.excess,
+                  scratch.x + q * kCodedDepth, scratch.factor[q], scratch.base[q]);
     const std::size_t last = first + codes.group < codes.columns ? first + codes.group : codes.columns;
     for (std::size_t column = first, step; column < last; column += step) {
       step = last - column < kCodeColumns ? last - column : kCodeColumns;

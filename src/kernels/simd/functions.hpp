@@ -45,7 +45,6 @@ void add_low_rank_kv(const float* lines, const float* positions, std::size_t ran
 
 void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
 void add_line_codes(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
-void scale_tile(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out);
 
 void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
 void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);

@@ -257,12 +257,4 @@ void pack_kv(const bf16_t* tiles, const KvCodes& c, std::byte* page) {
   }
 }
 
-void scale_tile(const bf16_t* tile, std::size_t n, const float* factors, bf16_t* out) {
-  const F32x16 low = load(factors), high = load(factors + 16);
-  for (std::size_t i = 0; i < n; i += 32) {
-    store_bf16(out + i, mul(load_bf16(tile + i), low));
-    store_bf16(out + i + 16, mul(load_bf16(tile + i + 16), high));
-  }
-}
-
 }  // namespace snug::SNUG_ISA_NS

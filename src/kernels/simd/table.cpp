@@ -37,7 +37,6 @@ const KernelTable& table() {
                                  .pack_kv = pack_kv,
                                  .add_low_rank_kv = add_low_rank_kv,
                                  .unpack_kv_blocks = unpack_kv_blocks,
-                                 .scale_tile = scale_tile,
                                  .add_line_codes = add_line_codes,
                                  .tiles_to_lines = tiles_to_lines,
                                  .lines_to_tiles = lines_to_tiles,
