@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/attention_part.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/kv_tile.hpp"
 

@@ -12,6 +12,7 @@
 #include <random>
 
 #include "base/error.hpp"
+#include "kernels/attention_part.hpp"
 #include "kv/kv_store.hpp"
 
 namespace snug {

@@ -38,6 +38,10 @@ target_include_directories(kv_reference PRIVATE tests)
 target_link_libraries(kv_reference PRIVATE snug_measure)
 snug_warnings(kv_reference)
 
+add_executable(needles bench/needles.cpp)
+target_link_libraries(needles PRIVATE snug_model CLI11::CLI11)
+snug_warnings(needles)
+
 add_executable(disk_read bench/disk_read.cpp)
 target_link_libraries(disk_read PRIVATE snug_plan)
 snug_warnings(disk_read)

@@ -29,6 +29,9 @@ void add_kv_option(CLI::App& command, EngineOptions& options) {
       command, "--kv-memory", options.kv_memory,
       "most memory for keys and values, e.g. 96MiB; older ones are read from a file in TMPDIR (or /var/tmp), with "
       "the same results");
+  add_option(command, "--kv-recall", options.kv_recall,
+             "beside pages that --kv keeps, write them to that file as they are, and bring back those that matter to "
+             "the next token, into so much memory (SpeCache); prompts see all pages exactly");
 }
 
 void add_sparse_option(CLI::App& command, EngineOptions& options) {
@@ -65,6 +68,8 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
     model_options.kv = parse_kv_choice(options.kv);
     if (!options.kv_memory.empty())
       model_options.kv_spill.limit = std::max<Bytes>(1, parse_size(options.kv_memory, budget));
+    if (!options.kv_recall.empty())
+      model_options.kv_spill.recall = std::max<Bytes>(1, parse_size(options.kv_recall, budget));
   }
   if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {

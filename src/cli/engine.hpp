@@ -20,6 +20,7 @@ struct EngineOptions {
   unsigned threads = 0;
   std::string kv;          ///< how pages of the KV cache are kept (kv/kv_codec.hpp)
   std::string kv_memory;   ///< of it that may be in memory; the rest goes to the disk
+  std::string kv_recall;   ///< memory for exact pages that come back beside coded ones (kv/kv_recall.hpp)
   float sparse_share = 0;  ///< of feed-forward neurons; 0: all of them, by the ordinary way
   bool foresee = false;    ///< measure the machine before the model is loaded
 };
@@ -27,7 +28,7 @@ struct EngineOptions {
 /// MODEL, --memory and -t.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
-/// --kv CODEC and --kv-memory SIZE.
+/// --kv CODEC, --kv-memory SIZE and --kv-recall SIZE.
 void add_kv_option(CLI::App& command, EngineOptions& options);
 
 /// --sparse-ffn[=SHARE].

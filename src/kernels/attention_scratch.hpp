@@ -4,8 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/kernels.hpp"
-#include "kernels/kv_tile.hpp"
+#include "kernels/attention_part.hpp"
 
 namespace snug {
 

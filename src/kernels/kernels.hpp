@@ -12,11 +12,6 @@
 #include <vector>
 
 #include "kernels/int8_row.hpp"
-#include "kernels/kv_blocks.hpp"
-#include "kernels/kv_centroids.hpp"
-#include "kernels/kv_codes.hpp"
-#include "kernels/kv_lines.hpp"
-#include "kernels/kv_tile.hpp"
 #include "kernels/q8_rows.hpp"
 #include "kernels/tile_matrix.hpp"
 
@@ -24,31 +19,13 @@ namespace snug {
 
 using bf16_t = std::uint16_t;
 
-/// One KV head's keys and values for up to 256 tokens, as bf16 tiles of 16 tokens (layout: kv_tile.hpp).
-struct AttentionPart {
-  /// Tiles before the first and after the last one that some query sees may be null.
-  const bf16_t* const* k_tiles = nullptr;
-  const bf16_t* const* v_tiles = nullptr;
-  std::size_t tiles = 0;             ///< <= 16
-  std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16
-  /// Pages (of four tiles) that are multiplied as integers in place of their tiles; null: tiles. Those that a query
-  /// sees are consecutive.
-  const KvCodes *k_codes = nullptr, *v_codes = nullptr;
-  const std::byte *k_pages[kPartTokens / kCodedPageTokens] = {}, *v_pages[kPartTokens / kCodedPageTokens] = {};
-  /// How much more the keys of a page scatter than those that they stand for, f32[k_dim], differences of variances.
-  /// Half of what that adds to the variance of a score is taken off: as much as it adds to the mean of exp(score).
-  /// Null: not known. Pages that are multiplied as integers have theirs from their scales (KvCodes::excess).
-  const float* k_excess[kPartTokens / kCodedPageTokens] = {};
-  /// A hint: key tiles of the part that this thread goes on with. They are prefetched while memory would be idle.
-  const bf16_t* const* next_keys = nullptr;
-  std::size_t next_tiles = 0;
-  const std::byte* next_page = nullptr;  ///< the same of coded keys
-};
-
-/// Running result of softmax attention for one query: exp-sums relative to `max`, merged over parts in order.
-struct AttentionState {
-  float max, sum;
-};
+struct AttentionPart;   // kernels/attention_part.hpp
+struct AttentionState;  // the same
+struct KvBlocks;
+struct KvCentroids;
+struct KvCodes;
+struct KvLines;
+struct KvRotation;
 
 /// One token of a gated delta rule head: S = decay * S; S += key (beta * (value - S^T key))^T; out = S^T query.
 struct DeltaStep {

@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/units.hpp"
+#include "kernels/kv_blocks.hpp"
 #include "kv/heaviest.hpp"
 
 namespace snug {

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.hpp"
+#include "kernels/kv_centroids.hpp"
 #include "kv/key_excess.hpp"
 #include "kv/rope_page.hpp"
 

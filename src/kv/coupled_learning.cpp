@@ -6,6 +6,7 @@
 #include <mutex>
 #include <random>
 
+#include "kernels/kv_centroids.hpp"
 #include "kv/coupled_codec.hpp"
 #include "kv/key_excess.hpp"
 #include "kv/query_weights.hpp"

@@ -8,7 +8,7 @@
 namespace snug {
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
-    : shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
+    : ledger_(ledger), shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
   if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
@@ -27,10 +27,13 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
   }
   for (const auto* pools : {&by_size, &coded_by_size})
     for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
-  if (spill.limit > 0 && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
-    fail<UsageError>("{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory)",
+  if (spill.recall > 0 && !format_.coded())
+    fail<UsageError>("--kv-recall brings exact pages back beside coded ones: it needs a codec, e.g. --kv cq-1");
+  if (spill.recall > 0 && spill.limit > 0) fail<UsageError>("--kv-recall and --kv-memory exclude each other");
+  if (spill.spills() && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
+    fail<UsageError>("{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory, no --kv-recall)",
                      format_.name);
-  if (spill.limit > 0) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
+  if (spill.spills()) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
 }
 
 Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
@@ -62,10 +65,17 @@ Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
   for (const KvShape& shape : shapes_) chunk += format_.raw_page_bytes(shape) / kPageTokens;
   const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
   if (!spill_) return all;
-  // What a call writes, and the pages that are not yet whole or coded, stay.
+  // What a call writes, and the pages that are not yet whole or coded, stay; and those of an extent that is not full.
   const std::size_t stay = kRecentPages + 2 + (format_.coded() ? kFirstPages : 0);
-  const Bytes least = (std::min(rows, tokens) + stay * kPageTokens) * chunk;
-  return std::min(all, std::max(spill_->limit(), least)) + KvSpill::memory_bytes(most_extent_bytes());
+  const Bytes least = (std::min(rows, tokens) + stay * kPageTokens) * chunk,
+              staging = KvSpill::memory_bytes(spill_options_, most_extent_bytes());
+  if (spill_options_.recall > 0) {
+    Bytes part = 0;
+    for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
+      if (recalls(layer)) part += KvSpill::extent_bytes(spill_options_, spill_page_bytes(layer));
+    return all + part + spill_options_.recall + staging;
+  }
+  return std::min(all, std::max(spill_->limit(), least)) + staging;
 }
 
 Bytes KvPools::used_bytes() const {
@@ -78,8 +88,7 @@ std::size_t KvPools::most_extent_bytes() const {
   std::size_t most = 0;
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
     if (shapes_[layer].kv_heads > 0)
-      most = std::max(most, KvSpill::extent_bytes(spill_options_, format_.coded() ? format_.page_bytes(layer)
-                                                                                  : shapes_[layer].page_bytes()));
+      most = std::max(most, KvSpill::extent_bytes(spill_options_, spill_page_bytes(layer)));
   return most;
 }
 

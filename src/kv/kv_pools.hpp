@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kv/kv_codec.hpp"
+#include "kv/kv_recall.hpp"
 #include "kv/kv_shape.hpp"
 #include "kv/kv_spill.hpp"
 #include "kv/page_pool.hpp"
@@ -45,6 +46,18 @@ public:
   Bytes used_bytes() const;
   /// Null: all pages stay in memory.
   KvSpill* spill() const { return spill_.get(); }
+  /// Pages of this layer are coded in memory and exact on the disk (kv_recall.hpp).
+  bool recalls(std::size_t layer) const {
+    return spill_options_.recall > 0 && shapes_[layer].kv_heads > 0 && shapes_[layer].window == 0;
+  }
+  /// For one sequence. REQUIRES: some layer recalls(). Throws OutOfBudget.
+  std::shared_ptr<KvRecall> new_recall() const {
+    return std::make_shared<KvRecall>(ledger_, shapes_, spill_options_.recall);
+  }
+  /// Of a page as it goes to the disk.
+  std::size_t spill_page_bytes(std::size_t layer) const {
+    return format_.coded() && !recalls(layer) ? format_.page_bytes(layer) : format_.raw_page_bytes(shapes_[layer]);
+  }
   /// Memory beyond the pages themselves, at most: a part-filled slab of every pool, and the codecs' tables.
   Bytes slack_bytes() const;
 
@@ -54,6 +67,7 @@ public:
 private:
   std::size_t most_extent_bytes() const;
 
+  Ledger& ledger_;
   std::vector<KvShape> shapes_;
   KvFormat format_;
   std::vector<std::size_t> chains_;

@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.hpp"
-#include "kernels/kv_tile.hpp"
+#include "kernels/attention_part.hpp"
 
 namespace snug {
 

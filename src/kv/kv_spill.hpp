@@ -3,9 +3,9 @@
 /// see them, and are read back each time attention comes to them, in the order of the last pass
 /// (weights/read_ahead.hpp). Nothing is lost: results are those of pages in memory.
 
+#include <functional>
 #include <memory>
 #include <mutex>
-#include <span>
 
 #include "base/file.hpp"
 #include "kv/kv_shape.hpp"
@@ -15,7 +15,10 @@ namespace snug {
 
 struct KvSpillOptions {
   Bytes limit = 0;                        ///< of pages in memory; 0: all of them stay
+  Bytes recall = 0;                       ///< all pages go, and so much memory brings some back (kv_recall.hpp)
   std::size_t extent_bytes = 128 * kKiB;  ///< what goes to the disk at a time, at least
+
+  bool spills() const { return limit > 0 || recall > 0; }
 };
 
 class KvSpill {
@@ -29,7 +32,7 @@ public:
 
   Bytes limit() const { return options_.limit; }
   /// Memory beside the pages: where extents are read to and written from.
-  static Bytes memory_bytes(std::size_t most_extent);
+  static Bytes memory_bytes(const KvSpillOptions& options, std::size_t most_extent);
   /// What an extent of pages takes on the disk.
   static std::size_t extent_bytes(const KvSpillOptions& options, std::size_t page_bytes);
   /// Pages of an extent: those of whole partitions.
@@ -54,8 +57,9 @@ public:
     Bytes offset_;
     std::size_t size_;
   };
-  /// A null page: anything may stand in its place. Throws IoError, e.g. when the disk is full.
-  std::shared_ptr<const Extent> write(std::span<const std::byte* const> pages, std::size_t page_bytes);
+  /// `fill` writes page i. Throws IoError, e.g. when the disk is full.
+  std::shared_ptr<const Extent> write(std::size_t pages, std::size_t page_bytes,
+                                      const std::function<void(std::size_t i, std::byte* page)>& fill);
   /// Its pages, while the lease is held.
   ReadAhead::Lease read(const Extent& extent);
 

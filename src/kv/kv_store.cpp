@@ -17,6 +17,7 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
 std::unique_ptr<KvStore> KvStore::fork() const {
   std::unique_ptr<KvStore> copy(new KvStore(*this));
   for (Chain& chain : copy->chains_) chain = {};  // to be written to by either
+  if (recall_) copy->recall_ = pools_.new_recall();
   return copy;
 }
 
@@ -24,6 +25,8 @@ void KvStore::reserve(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
   const std::size_t coded = format().coded_between_calls(tokens);
   if (pools_.spill()) make_room(pools_.growth_bytes(stored_, tokens));
+  for (std::size_t layer = 0; !recall_ && layer < pages_.size(); ++layer)
+    if (pools_.recalls(layer)) recall_ = pools_.new_recall();
   struct Fresh {
     std::vector<PageRef>* list;
     std::size_t index;
@@ -75,6 +78,7 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
     auto &list = pages_[layer], &coded = coded_[layer];
+    if (recall_ && spilled_pages(layer) > keep) recall_->forget(keep);
     while (spilled_pages(layer) > keep) spilled_[layer].pop_back();
     if (list.size() > keep) list.resize(keep);
     if (coded.size() > coded_count_[layer]) coded.resize(coded_count_[layer]);
@@ -94,7 +98,8 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const KvShape& shape = pools_.shapes()[layer];
     const std::size_t behind = shape.window + slack_;
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
-    const std::size_t coded = std::min(alone, coded_count_[layer]);
+    // Those that may come back leave memory when they are on the disk.
+    const std::size_t coded = pools_.recalls(layer) ? 0 : std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
     // What was released before is a prefix: walk back from the newest that may go until one is gone already.
     const auto release = [](std::vector<PageRef>& pages, std::size_t begin, std::size_t end) {
@@ -115,12 +120,15 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   std::size_t oldest = loaded_;
   for (const KvShape& shape : pools_.shapes())
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
-  // What is on the disk is not brought back to be written to.
-  for (std::size_t layer = 0; layer < spilled_.size(); ++layer)
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
+    // What is on the disk is not brought back to be written to.
     oldest = std::max(oldest, spilled_pages(layer) * kPageTokens);
-  // Rows see the newest pages in bf16: they must be there.
-  if (const std::size_t alone = only_coded(pools_.format(), tokens); alone > 0)
-    oldest = std::max(oldest, (alone + kRecentPages) * kPageTokens);
+    // Rows see the newest pages in bf16: they must be there.
+    std::size_t first = pages_[layer].size();
+    while (format().coded() && first > kFirstPages && pages_[layer][first - 1]) --first;
+    if (format().coded() && first > kFirstPages && shapes()[layer].kv_heads > 0)
+      oldest = std::max(oldest, (first + kRecentPages) * kPageTokens);
+  }
   return oldest;
 }
 
@@ -236,10 +244,13 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
                           PartTiles& out) const {
   const KvShape& shape = pools_.shapes()[layer];
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
+  for (std::size_t t = 0; recalls(layer) && t < kPartTiles && (part * kPartTiles + t) / kPageTiles < coded; ++t)
+    if (raw_tile(layer, head, part * kPartTiles + t).keys) out.exact |= 1u << t;
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
     const std::size_t page = part * kPartPages + p;
     const std::byte* at = coded_page(layer, page);
-    if (!at) continue;
+    constexpr std::uint32_t kPageBits = (1u << kPageTiles) - 1;
+    if (!at || (out.exact >> p * kPageTiles & kPageBits) == kPageBits) continue;
     bf16_t* const room = memory + p * shape.head_values();
     const bf16_t *keys, *values;
     if (!chains_.empty()) {
@@ -251,7 +262,8 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
         const KvCodec& codec = format().codec(side);
         const std::byte* coded_side = at + format().offset(side, layer);
         if (const bf16_t* there = codec.tiles(layer, head, coded_side)) return there;
-        if (const KvCodes* codes = codec.codes(layer))
+        // Kernels want the pages that they multiply as integers whole, and one after the other.
+        if (const KvCodes* codes = out.exact != 0 ? nullptr : codec.codes(layer))
           integers = coded_side + head * codes->bytes();
         else
           decode_head(layer, head, page, side, to);
@@ -262,6 +274,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
     }
     out.key_excess[p] = format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer));
     for (std::size_t t = 0; t < kPageTiles; ++t) {
+      if (out.exact >> (p * kPageTiles + t) & 1) continue;
       out.keys[p * kPageTiles + t] = keys + t * key_values;
       out.values[p * kPageTiles + t] = values + t * value_values;
     }
@@ -290,17 +303,12 @@ bf16_t* KvStore::observed_queries(std::size_t layer, std::size_t position) {
 
 std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part, std::size_t tokens,
                           PartTiles& out) const {
-  const KvShape& shape = pools_.shapes()[layer];
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
   for (std::size_t i = 0; i < tiles; ++i) {
-    const auto* page = reinterpret_cast<const bf16_t*>(raw_page(layer, (first + i) / kPageTiles));
-    const std::size_t in_page = (first + i) % kPageTiles;
-    const auto tile = [&](KvSide side) {
-      return page ? page + shape.offset(side, head) + in_page * kv_tile_values(shape.dim(side)) : nullptr;
-    };
-    out.keys[i] = tile(KvSide::keys);
-    out.values[i] = tile(KvSide::values);
+    const RawTile tile = raw_tile(layer, head, first + i);
+    out.keys[i] = tile.keys;
+    out.values[i] = tile.values;
   }
   return tiles;
 }

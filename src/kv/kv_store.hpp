@@ -64,6 +64,7 @@ public:
     const std::byte* key_pages[kPartPages] = {};
     const std::byte* value_pages[kPartPages] = {};
     const float* key_excess[kPartPages] = {};  ///< KvCodec::key_excess
+    std::uint32_t exact = 0;                   ///< a bit of each tile of such a page: 1 when it is as it was
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
@@ -81,8 +82,8 @@ public:
     return summaries_.empty() ? nullptr : summaries_[layer].get();
   }
 
-  /// Partitions of a layer that are on the disk: the first so many.
-  std::size_t spilled_parts(std::size_t layer) const;
+  /// Partitions of a layer that a call with so many rows of this sequence sees on the disk: the first so many.
+  std::size_t parts_on_disk(std::size_t layer, std::size_t rows) const;
   /// While it lives, the partitions of a layer from the one asked for up to `end` are there for part() and
   /// decode_part(). One at a time.
   class Loan {
@@ -96,8 +97,19 @@ public:
   private:
     KvStore& store_;
   };
-  /// REQUIRES: part < spilled_parts(layer), the first of an extent. Throws IoError.
+  /// REQUIRES: part < parts_on_disk(), the first of an extent. Throws IoError.
   Loan borrow(std::size_t layer, std::size_t part);
+
+  /// Tiles of the layer come back from the disk (kv_recall.hpp),
+  bool recalls(std::size_t layer) const { return pools_.recalls(layer); }
+  /// but a call with so many rows of this sequence sees all of them as they are.
+  bool sees_exactly(std::size_t layer, std::size_t rows) const { return pools_.recalls(layer) && rows > kRecallRows; }
+  /// KvRecall's, where the layer recalls: before attention, when a partition is done, and after it.
+  void begin_recall(std::size_t layer);
+  void note_weights(std::size_t layer, std::size_t head, std::size_t part, std::span<const AttentionState> states,
+                    const float* tile_sums);
+  std::vector<std::pair<std::size_t, std::size_t>> choose_recall(std::size_t layer);
+  void await_recall(std::size_t layer) { recall_->wait(layer); }
 
   /// Of its pages and summaries in memory, shared ones too.
   Bytes memory_bytes() const;
@@ -112,11 +124,15 @@ public:
 
 private:
   KvStore(const KvStore&) = default;
-  /// In memory, for a query that sees it so; null: nowhere.
-  const std::byte* raw_page(std::size_t layer, std::size_t page) const;
+  /// One tile of a head, for a query that sees it so; null: it is not in memory.
+  struct RawTile {
+    const bf16_t *keys = nullptr, *values = nullptr;
+  };
+  RawTile raw_tile(std::size_t layer, std::size_t head, std::size_t tile) const;
   const std::byte* coded_page(std::size_t layer, std::size_t page) const;
-  /// Of a page that goes to the disk, and how many of them are one extent.
-  std::size_t spill_page_bytes(std::size_t layer) const;
+  /// Pages go to the disk in bf16.
+  bool spills_raw(std::size_t layer) const { return !format().coded() || pools_.recalls(layer); }
+  /// Pages that go to the disk at once.
   std::size_t extent_pages(std::size_t layer) const;
   std::size_t spilled_pages(std::size_t layer) const;
   bool may_spill(std::size_t layer) const;
@@ -146,6 +162,7 @@ private:
   std::vector<std::vector<std::shared_ptr<const KvSpill::Extent>>> spilled_;  ///< of each layer, its first pages
   std::vector<const std::byte*> lent_;                                        ///< pages of a loan; null before it
   std::vector<ReadAhead::Lease> leases_;
+  std::shared_ptr<KvRecall> recall_;  ///< its own; with KvPools::recalls()
   std::vector<Chain> chains_;  ///< of each KvPools::chains()
 };
 

@@ -18,10 +18,10 @@ KvHeld KvStore::held(std::size_t layer) const {
   const bool spilled = spilled_pages(layer) > 0;
   if (format().coded())
     while (held.first_end < std::min(kFirstPages, held.raw_end) && pages_[layer][held.first_end]) ++held.first_end;
-  held.raw_begin = spilled && !format().coded() ? 0 : first(pages_[layer], held.first_end, held.raw_end);
+  held.raw_begin = spilled && spills_raw(layer) ? held.first_end : first(pages_[layer], held.first_end, held.raw_end);
   held.coded_end = std::min(coded_count_[layer], stored_ / kPageTokens);
   held.coded_begin = std::min(kFirstPages, held.coded_end);
-  if (!spilled) held.coded_begin = first(coded_[layer], held.coded_begin, held.coded_end);
+  if (!spilled || spills_raw(layer)) held.coded_begin = first(coded_[layer], held.coded_begin, held.coded_end);
   return held;
 }
 
@@ -36,14 +36,19 @@ void KvStore::each_page(std::size_t layer, const std::function<void(std::span<st
         continue;
       }
       const ReadAhead::Lease lease = pools_.spill()->read(*spilled_[layer][i / extent_pages(layer)]);
-      std::memcpy(page.data(), lease.data + i % extent_pages(layer) * bytes, bytes);
+      const std::byte* there = lease.data + i % extent_pages(layer) * bytes;
+      if (recalls(layer))
+        part_tiles(shapes()[layer], there, page.data(), bytes);
+      else
+        std::memcpy(page.data(), there, bytes);
       f(page);
     }
   };
   const std::size_t raw_bytes = format().raw_page_bytes(shapes()[layer]);
   pages(pages_[layer], 0, h.first_end, raw_bytes, false);
-  pages(pages_[layer], h.raw_begin, h.raw_end, raw_bytes, !format().coded());
-  if (h.coded_end > h.coded_begin) pages(coded_[layer], h.coded_begin, h.coded_end, format().page_bytes(layer), true);
+  pages(pages_[layer], h.raw_begin, h.raw_end, raw_bytes, spills_raw(layer));
+  if (h.coded_end > h.coded_begin)
+    pages(coded_[layer], h.coded_begin, h.coded_end, format().page_bytes(layer), !spills_raw(layer));
 }
 
 bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) const {
@@ -54,6 +59,7 @@ bool KvStore::can_hold(std::size_t layer, std::size_t tokens, const KvHeld& h) c
   if (h.raw_end != pages_of(tokens) || h.raw_begin > std::max({needed, h.first_end, only_coded(format(), tokens)}))
     return false;
   if (!format().coded()) return h.first_end == 0 && h.coded_end == 0;
+  if (recalls(layer) && h.raw_begin > h.first_end) return false;  // saved by who did not keep them
   if (h.first_end > kFirstPages || h.coded_begin < std::min(kFirstPages, h.coded_end)) return false;
   if (needed < kFirstPages && h.first_end < std::min(kFirstPages, h.raw_end)) return false;
   return h.coded_begin <= std::max(needed, kFirstPages) && h.coded_end >= format().coded_between_calls(tokens) &&

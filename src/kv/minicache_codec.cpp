@@ -6,6 +6,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/kv_lines.hpp"
 #include "kv/heaviest.hpp"
 #include "kv/rope_page.hpp"
 #include "kv/tile_rows.hpp"

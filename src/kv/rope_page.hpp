@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "kernels/kv_lines.hpp"
 #include "kv/kv_shape.hpp"
 
 namespace snug {

@@ -34,7 +34,8 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
                                m * max_dim_ * 4,
                                m * max_dim_ * 4,
                                attention_scratch_bytes(m),
-                               coded ? 2 * kPartTokens * max_dim_ * sizeof(bf16_t) : 0};
+                               coded ? 2 * kPartTokens * max_dim_ * sizeof(bf16_t) : 0,
+                               coded ? m * kPartTiles * sizeof(float) : 0};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
   partial_floats_ = std::min(kPartialFloats, kSplitRows * heads * (context / kPartTokens + 1) * (max_dim_ + 2));
@@ -56,6 +57,7 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
     w.total_acc = reinterpret_cast<float*>(next(sizes[6]));
     w.scratch = next(sizes[7]);
     w.decoded = reinterpret_cast<bf16_t*>(next(sizes[8]));
+    w.tile_sums = reinterpret_cast<float*>(next(sizes[9]));
     workers_.push_back(w);
   }
   partials_ = reinterpret_cast<float*>(at);
@@ -88,7 +90,7 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   KvStore::PartTiles tiles, following;
   AttentionPart view;
   view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
-  if (coded_) {
+  if (coded_ && !run.kv->sees_exactly(kv_layer, run.count)) {
     run.kv->decode_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), worker.decoded,
                         tiles);
     view.k_codes = run.kv->format().keys->codes(kv_layer);
@@ -96,6 +98,7 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     std::copy_n(tiles.key_pages, kPartPages, view.k_pages);
     std::copy_n(tiles.value_pages, kPartPages, view.v_pages);
     std::copy_n(tiles.key_excess, kPartPages, view.k_excess);
+    view.k_exact = tiles.exact;
   }
   view.k_tiles = tiles.keys;
   view.v_tiles = tiles.values;
@@ -106,8 +109,13 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     view.next_keys = following.keys;
     view.next_page = run.kv->key_page(kv_layer, item.head, (part + 1) * kPartPages);
   }
+  // The last token's queries say which tiles come back.
+  const bool tells = run.kv->recalls(kv_layer) && item.first + item.count == run.count;
+  if (tells) view.tile_sums = worker.tile_sums;
   kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc,
                    worker.scratch);
+  if (const std::size_t before = (item.count - 1) * group; tells)
+    run.kv->note_weights(kv_layer, item.head, part, {state + before, group}, worker.tile_sums + before * kPartTiles);
 }
 
 void Attention::attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part,
@@ -155,7 +163,7 @@ void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t q
 
 void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries,
                     std::size_t query_stride, float softcap, std::span<const float> sinks, float* out) {
-  const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
+  const std::size_t group = layer.heads / layer.kv_heads;
   const std::size_t block = std::max<std::size_t>(1, kBlockQueries / group);
   std::vector<Item> items;
   std::size_t rows = 0, partial = 0;
@@ -165,6 +173,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     if (coded_ && run.kv->format().chained())
       run.kv->reconstruct(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
+    run.kv->begin_recall(kv_layer);
     for (std::size_t first = 0, count = 0; first < run.count; first += count) {
       const std::size_t position = run.position + first;
       count = std::min(block, run.count - first);
@@ -180,8 +189,19 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
     }
   }
-  if (std::any_of(runs.begin(), runs.end(), [&](const RowRun& r) { return r.kv->spilled_parts(kv_layer) > 0; }))
-    return run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
+  if (std::any_of(runs.begin(), runs.end(),
+                  [&](const RowRun& run) { return run.kv->parts_on_disk(kv_layer, run.count) > 0; }))
+    run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
+  else
+    run_in_memory(layer, kv_layer, runs, items, rows, queries, query_stride, softcap, sinks, out);
+}
+
+void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, std::span<const Item> items,
+                              std::size_t rows, const float* queries, std::size_t query_stride, float softcap,
+                              std::span<const float> sinks, float* out) {
+  const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
+  const std::size_t partial = items.back().partial + (items.back().part_end - items.back().part_begin) *
+                                                         items.back().count * group;
   const std::size_t each = v_dim + 2;
   const bool split = rows <= kSplitRows && partial * each <= partial_floats_ && partial > items.size() * group;
   if (!split) {
@@ -211,13 +231,28 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
   const auto partial_of = [&](const Item& item, std::size_t part, std::size_t q) {
     return partials_ + (item.partial + (part - item.part_begin) * item.count * group + q) * each;
   };
-  pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
-    for (std::size_t i = from; i < to; ++i) {
-      const auto [item, part] = tasks[i];
-      attend_apart(layer, kv_layer, items[item], part, softcap, queries, query_stride, workers_[index],
-                   partial_of(items[item], part, 0));
-    }
-  });
+  const auto attend = [&] {
+    pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
+      for (std::size_t i = from; i < to; ++i) {
+        const auto [item, part] = tasks[i];
+        attend_apart(layer, kv_layer, items[item], part, softcap, queries, query_stride, workers_[index],
+                     partial_of(items[item], part, 0));
+      }
+    });
+  };
+  attend();
+  tasks.clear();
+  for (const RowRun& run : runs) {
+    const auto changed = run.kv->choose_recall(kv_layer);
+    for (std::size_t i = 0; i < items.size(); ++i)
+      for (const auto& [head, part] : changed)
+        if (items[i].run == &run && items[i].head == head) tasks.push_back({i, part});
+  }
+  if (!tasks.empty()) {
+    for (const RowRun& run : runs)
+      if (run.kv->recalls(kv_layer)) run.kv->await_recall(kv_layer);
+    attend();
+  }
   pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
     const Worker& w = workers_[index];
     for (std::size_t i = from; i < to; ++i) {

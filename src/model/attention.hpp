@@ -6,6 +6,7 @@
 
 #include "base/buffer.hpp"
 #include "base/thread_pool.hpp"
+#include "kernels/attention_part.hpp"
 #include "kv/kv_store.hpp"
 #include "model/config.hpp"
 
@@ -49,7 +50,8 @@ private:
     AttentionState *part_state, *total_state;
     float *part_acc, *total_acc;
     std::byte* scratch;
-    bf16_t* decoded;  ///< tiles of a partition, when pages may be coded
+    bf16_t* decoded;   ///< tiles of a partition, when pages may be coded
+    float* tile_sums;  ///< AttentionPart's, the same
   };
 
   void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride,
@@ -65,6 +67,10 @@ private:
   /// Before the first part: the sink, and the summary of tokens that left (query: f32[k_dim]).
   void start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
              std::size_t index, const float* query, const Worker& worker, AttentionState& state, float* acc) const;
+  /// run() of these items, of so many rows.
+  void run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, std::span<const Item> items, std::size_t rows,
+                     const float* queries, std::size_t query_stride, float softcap, std::span<const float> sinks,
+                     float* out);
   /// The same for runs with pages on the disk, as these come.
   void run_spilled(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
                    std::span<const Item> items, const float* queries, std::size_t query_stride, float softcap,

@@ -79,7 +79,7 @@ void Attention::run_spilled(const LayerConfig& layer, std::size_t kv_layer, std:
     std::size_t count = 0, parts = 0;
     for (; offset + count < items.size() && items[offset + count].run == &run; ++count)
       parts = std::max(parts, items[offset + count].part_end);
-    const std::size_t spilled = run.kv->spilled_parts(kv_layer);
+    const std::size_t spilled = run.kv->parts_on_disk(kv_layer, run.count);
     std::size_t part = 0;
     while (part < spilled) {
       const KvStore::Loan loan = run.kv->borrow(kv_layer, part);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/attention_part.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/kv_tile.hpp"
 

@@ -129,7 +129,9 @@ void take_off_excess(const AttentionPart& part, const bf16_t* queries, std::size
       }
       const F32x16 off = set1(0.5f * hsum(variance));
       float* scores = scratch.scores + q * kPartTokens + t / kPageTiles * kCodedPageTokens;
-      for (std::size_t i = 0; i < kCodedPageTokens; i += 16) store(scores + i, sub(load(scores + i), off));
+      for (std::size_t i = 0; i < kPageTiles; ++i)
+        if ((part.k_exact >> (t / kPageTiles * kPageTiles + i) & 1) == 0)
+          store(scores + i * kTileTokens, sub(load(scores + i * kTileTokens), off));
     }
   }
 }
@@ -188,6 +190,20 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
   return hsum(sum);
 }
 
+/// AttentionPart::tile_sums of a block of queries.
+void sum_weights(const AttentionPart& part, std::size_t count, Range block, const AttentionScratch& scratch,
+                 float* tile_sums) {
+  for (std::size_t q = 0; q < count; ++q)
+    for (std::size_t t = 0; t < kMaxTiles; ++t) {
+      const std::size_t at = q * kPartTokens + t * kTileTokens;
+      F32x16 weights = zero();
+      if (t >= block.begin && t < block.end)
+        weights = part.v_pages[t / kPageTiles] != nullptr ? load(scratch.scores + at)
+                                                          : load_bf16(scratch.probabilities + at);
+      tile_sums[q * kMaxTiles + t] = hsum(weights);
+    }
+}
+
 /// acc (+)= weights times coded values.
 void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool more, AttentionScratch& scratch,
                float* acc) {
@@ -236,7 +252,7 @@ void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const 
 }
 
 void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t count, const std::uint32_t* begin,
-                  const std::uint32_t* end, float softcap, AttentionState* state, float* acc,
+                  const std::uint32_t* end, float softcap, AttentionState* state, float* acc, float* tile_sums,
                   AttentionScratch& scratch) {
   Range block = {kMaxTiles, 0};
   for (std::size_t q = 0; q < count; ++q) {
@@ -248,6 +264,7 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
   if (block.empty()) {
     for (std::size_t q = 0; q < count; ++q) state[q] = {-kInfinity, 0.0f};
     __builtin_memset(acc, 0, count * part.v_dim * sizeof(float));
+    if (tile_sums != nullptr) __builtin_memset(tile_sums, 0, count * kMaxTiles * sizeof(float));
     return;
   }
   const Split keys = split(part.k_pages, block), values = split(part.v_pages, block);
@@ -269,6 +286,7 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
     state[q].sum += exponentiate_coded(own, coded, state[q].max, scores);
     state[q].sum += exponentiate(own, values.after, state[q].max, scores, probabilities);
   }
+  if (tile_sums != nullptr) sum_weights(part, count, block, scratch, tile_sums);
   sum_tiles(part, count, values.before, scratch.probabilities, false, acc);
   sum_pages(part, count, values.coded, !values.before.empty(), scratch, acc);
   sum_tiles(part, count, values.after, scratch.probabilities, values.after.begin > block.begin, acc);
@@ -282,7 +300,8 @@ void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, con
   const std::size_t blocks = (m + kAttentionBlock - 1) / kAttentionBlock;
   for (std::size_t b = 0; b < blocks; ++b) {
     const std::size_t q = m * b / blocks, n = m * (b + 1) / blocks - q;
-    attend_block(part, queries + q * part.k_dim, n, begin + q, end + q, softcap, state + q, acc + q * part.v_dim, own);
+    attend_block(part, queries + q * part.k_dim, n, begin + q, end + q, softcap, state + q, acc + q * part.v_dim,
+                 part.tile_sums != nullptr ? part.tile_sums + q * kMaxTiles : nullptr, own);
   }
 }
 
