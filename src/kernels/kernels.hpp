@@ -25,6 +25,7 @@ struct KvBlocks;
 struct KvCentroids;
 struct KvCodes;
 struct KvLines;
+struct KvPruned;
 struct KvRotation;
 
 /// One token of a gated delta rule head: S = decay * S; S += key (beta * (value - S^T key))^T; out = S^T query.
@@ -98,6 +99,8 @@ struct KernelTable {
   void (*add_low_rank_kv)(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
                           bf16_t* tiles);
 
+  /// The key tiles of a page some channels of which are left out (kv_pruned.cpp); of a damaged page, any.
+  void (*unpack_pruned_keys)(const std::byte* page, const KvPruned& layout, bf16_t* tiles);
   /// unpack_kv() of block floating point (kv_blocks.cpp).
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).
@@ -108,6 +111,8 @@ struct KernelTable {
   void (*lines_to_tiles)(const float* lines, const KvLines& layout, bf16_t* tiles);
   /// Lines of keys, in place; `back`: the other way round.
   void (*rotate_lines)(float* lines, const KvRotation& rotation, bool back);
+  /// Key tiles of a page, in place. With split_half, the number of pairs is even.
+  void (*rotate_key_tiles)(bf16_t* tiles, std::size_t dim, const KvRotation& rotation);
 
   void (*from_bf16)(const bf16_t* x, std::size_t n, float* out);  ///< n a multiple of 16
   /// out (f32[m][n]) += a (f32[m][k]) * b (f32[k][n]).

@@ -33,6 +33,12 @@ struct KvCodes {
   /// How much more keys in codes scatter than the keys: the difference of variances in squares of their scale.
   float excess = 0;
 
+  /// What is added to that (GEAR): a product of rank `rank`, and `outliers` values of each line. Behind the codes lie
+  /// the outliers of all lines, bf16, then their positions within the line; the factors' scales, bf16, and the factors,
+  /// int8: [rank][lines], then [rank][positions].
+  std::size_t outliers = 0, rank = 0;
+  constexpr bool corrected() const { return outliers > 0 || rank > 0; }
+
   /// Values of a line, and where one lies in the tiles.
   constexpr std::size_t positions() const { return 16 * columns; }
   constexpr std::size_t index(std::size_t line, std::size_t position) const {
@@ -48,7 +54,16 @@ struct KvCodes {
   constexpr std::size_t column_offset(std::size_t column) const {
     return groups() * head_bytes() + column * column_bytes();
   }
-  constexpr std::size_t bytes() const { return column_offset(columns); }
+  constexpr std::size_t outlier_values() const { return column_offset(columns); }
+  constexpr std::size_t outlier_places() const { return outlier_values() + depth * outliers * 2; }
+  constexpr std::size_t place_bytes() const { return positions() <= 256 ? 1 : 2; }
+  constexpr std::size_t factor_scales() const {
+    return (outlier_places() + depth * outliers * place_bytes() + 1) / 2 * 2;
+  }
+  constexpr std::size_t factors() const { return factor_scales() + 2 * rank * 2; }
+  constexpr std::size_t bytes() const {
+    return (factors() + rank * (depth + positions()) + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
+  }
 };
 
 }  // namespace snug

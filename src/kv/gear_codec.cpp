@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/units.hpp"
 #include "kernels/linear_algebra.hpp"
 #include "kv/integer_codec.hpp"
 
@@ -21,27 +20,13 @@ bf16_t to_bf16(float x) {
   return out;
 }
 
-/// How a head's page lies in memory: codes; outliers, of each line some values, then their positions; factors of the
-/// product, int8 with a scale (bf16) for each of a rank: [rank][lines], then [rank][positions].
-struct Layout {
-  KvCodes codes;
-  std::size_t outliers;        ///< of each line
-  std::size_t position_bytes;  ///< of an outlier
-
-  Layout(KvSide side, std::size_t dim, std::size_t bits)
-      : codes(integer_page(side, dim, bits, kGroup)),
-        outliers(std::max<std::size_t>(1, (codes.positions() * 2 + 50) / 100)),
-        position_bytes(codes.positions() <= 256 ? 1 : 2) {
-    codes.ends = KvCodes::Ends::fitted;
-  }
-  std::size_t outlier_count() const { return codes.depth * outliers; }
-  std::size_t places() const { return codes.bytes() + outlier_count() * sizeof(bf16_t); }
-  std::size_t scales() const { return round_up(places() + outlier_count() * position_bytes, sizeof(bf16_t)); }
-  std::size_t factors() const { return scales() + 2 * kRank * sizeof(bf16_t); }
-  std::size_t bytes() const {
-    return round_up(factors() + kRank * (codes.depth + codes.positions()), KvCodes::kUnitBytes);
-  }
-};
+KvCodes gear_page(KvSide side, std::size_t dim, std::size_t bits) {
+  KvCodes codes = integer_page(side, dim, bits, kGroup);
+  codes.ends = KvCodes::Ends::fitted;
+  codes.outliers = std::max<std::size_t>(1, (codes.positions() * 2 + 50) / 100);
+  codes.rank = kRank;
+  return codes;
+}
 
 /// The best product of rank kRank for error[line_count][n], by subspace iteration.
 struct LowRank {
@@ -77,58 +62,65 @@ void store_factor(const float* x, std::size_t n, std::byte* scale_out, std::byte
     out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::clamp(std::round(x[i] * inverse), -127.0f, 127.0f)));
 }
 
+/// f(line, position within it, offset of its bf16 value in the page) of each outlier.
+template <class F>
+void for_each_outlier(const KvCodes& codes, const std::byte* page, F&& f) {
+  const std::byte* place = page + codes.outlier_places();
+  std::size_t value = codes.outlier_values();
+  for (std::size_t l = 0; l < codes.depth; ++l)
+    for (std::size_t k = 0; k < codes.outliers; ++k, value += sizeof(bf16_t), place += codes.place_bytes()) {
+      std::size_t at = std::to_integer<std::size_t>(place[0]);
+      if (codes.place_bytes() == 2) at |= std::to_integer<std::size_t>(place[1]) << 8;
+      // A damaged page must not lead elsewhere.
+      if (at < codes.positions()) f(l, at, value);
+    }
+}
+
 class GearCodec final : public KvCodec {
 public:
   GearCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits) : model_(std::move(model)) {
-    for (const KvShape& shape : model_->shapes) layouts_.emplace_back(side, shape.dim(side), bits);
+    for (const KvShape& shape : model_->shapes) codes_.push_back(gear_page(side, shape.dim(side), bits));
   }
   std::size_t page_bytes(std::size_t layer) const override {
-    return model_->shapes[layer].kv_heads * layouts_[layer].bytes();
+    return model_->shapes[layer].kv_heads * codes_[layer].bytes();
   }
+  const KvCodes* codes(std::size_t layer) const override { return &codes_[layer]; }
   void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
-      encode_head(layouts_[place.layer], heads[head], page + head * layouts_[place.layer].bytes());
+      encode_head(codes_[place.layer], heads[head], page + head * codes_[place.layer].bytes());
   }
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
-    const Layout& layout = layouts_[place.layer];
-    page += head * layout.bytes();
-    kernels().unpack_kv(page, layout.codes, tiles);
-    add_product(layout, page, tiles);
-    put_outliers(layout, page, tiles);
+    decode_head(codes_[place.layer], page + head * codes_[place.layer].bytes(), tiles);
   }
 
 private:
-  /// Moves the values of each line that are furthest from its mean to `page`; in `tiles` the mean takes their place.
-  static void take_outliers(const Layout& layout, bf16_t* tiles, std::byte* page) {
-    const KvCodes& codes = layout.codes;
+  /// The places of the values of each line that are furthest from its mean; in `tiles` the mean takes theirs.
+  static std::vector<std::uint16_t> take_outliers(const KvCodes& codes, bf16_t* tiles) {
     const std::size_t n = codes.positions();
     std::vector<float> line(n);
-    std::vector<std::uint16_t> order(n);
-    for (std::size_t l = 0, out = 0; l < codes.depth; ++l) {
+    std::vector<std::uint16_t> order(n), places;
+    for (std::size_t l = 0; l < codes.depth; ++l) {
       float mean = 0;
       for (std::size_t i = 0; i < n; ++i) mean += line[i] = float_of(tiles[codes.index(l, i)]);
       mean /= static_cast<float>(n);
       for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<std::uint16_t>(i);
-      std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(layout.outliers), order.end(),
+      std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(codes.outliers), order.end(),
                         [&](std::uint16_t a, std::uint16_t b) {
                           const float off_a = std::abs(line[a] - mean), off_b = std::abs(line[b] - mean);
                           return off_a != off_b ? off_a > off_b : a < b;
                         });
-      for (std::size_t k = 0; k < layout.outliers; ++k, ++out) {
-        bf16_t& value = tiles[codes.index(l, order[k])];
-        std::memcpy(page + codes.bytes() + out * sizeof value, &value, sizeof value);
-        std::memcpy(page + layout.places() + out * layout.position_bytes, &order[k], layout.position_bytes);
-        value = to_bf16(mean);
+      for (std::size_t k = 0; k < codes.outliers; ++k) {
+        places.push_back(order[k]);
+        tiles[codes.index(l, order[k])] = to_bf16(mean);
       }
     }
+    return places;
   }
 
-  static void encode_head(const Layout& layout, const bf16_t* tiles, std::byte* page) {
-    const KvCodes& codes = layout.codes;
+  static void encode_head(const KvCodes& codes, const bf16_t* tiles, std::byte* page) {
     const std::size_t lines = codes.depth, n = codes.positions();
-    std::memset(page, 0, layout.bytes());
     std::vector<bf16_t> rest(tiles, tiles + lines * n), coded(rest.size());
-    take_outliers(layout, rest.data(), page);
+    const std::vector<std::uint16_t> places = take_outliers(codes, rest.data());
     kernels().pack_kv(rest.data(), codes, page);
     kernels().unpack_kv(page, codes, coded.data());
     std::vector<float> error(lines * n);
@@ -136,18 +128,28 @@ private:
       for (std::size_t i = 0; i < n; ++i)
         error[l * n + i] = float_of(rest[codes.index(l, i)]) - float_of(coded[codes.index(l, i)]);
     const LowRank product(error, lines, n);
-    std::byte *scale = page + layout.scales(), *factor = page + layout.factors();
+    std::memset(page + codes.outlier_values(), 0, codes.bytes() - codes.outlier_values());
+    std::byte *scale = page + codes.factor_scales(), *factor = page + codes.factors();
     for (std::size_t r = 0; r < kRank; ++r, scale += sizeof(bf16_t), factor += lines)
       store_factor(product.lines.data() + r * lines, lines, scale, factor);
     for (std::size_t r = 0; r < kRank; ++r, scale += sizeof(bf16_t), factor += n)
       store_factor(product.positions.data() + r * n, n, scale, factor);
+    for (std::size_t i = 0; i < places.size(); ++i)
+      std::memcpy(page + codes.outlier_places() + i * codes.place_bytes(), &places[i], codes.place_bytes());
+    // An outlier stands for what everything else leaves of its value.
+    decode_head(codes, page, coded.data());
+    for_each_outlier(codes, page, [&](std::size_t l, std::size_t i, std::size_t value) {
+      const bf16_t left = to_bf16(float_of(tiles[codes.index(l, i)]) - float_of(coded[codes.index(l, i)]));
+      std::memcpy(page + value, &left, sizeof left);
+    });
   }
 
-  static void add_product(const Layout& layout, const std::byte* page, bf16_t* tiles) {
-    const std::size_t lines = layout.codes.depth, n = layout.codes.positions();
+  static void decode_head(const KvCodes& codes, const std::byte* page, bf16_t* tiles) {
+    const std::size_t lines = codes.depth, n = codes.positions();
+    kernels().unpack_kv(page, codes, tiles);
     bf16_t scales[2 * kRank];
-    std::memcpy(scales, page + layout.scales(), sizeof scales);
-    const auto* factor = reinterpret_cast<const std::int8_t*>(page + layout.factors());
+    std::memcpy(scales, page + codes.factor_scales(), sizeof scales);
+    const auto* factor = reinterpret_cast<const std::int8_t*>(page + codes.factors());
     float by_line[kRank * kMostLines], by_position[2 * kRank * kMostLines];
     for (std::size_t r = 0; r < kRank; ++r, factor += lines)
       for (std::size_t l = 0; l < lines; ++l)
@@ -156,24 +158,18 @@ private:
       for (std::size_t i = 0; i < n; ++i)
         by_position[(r * n + i) * 2] = by_position[(r * n + i) * 2 + 1] =
             float_of(scales[kRank + r]) * static_cast<float>(factor[i]);
-    kernels().add_low_rank_kv(by_line, by_position, kRank, layout.codes, tiles);
-  }
-
-  static void put_outliers(const Layout& layout, const std::byte* page, bf16_t* tiles) {
-    const KvCodes& codes = layout.codes;
-    const std::byte *value = page + codes.bytes(), *place = page + layout.places();
-    for (std::size_t l = 0; l < codes.depth; ++l)
-      for (std::size_t k = 0; k < layout.outliers; ++k, value += sizeof(bf16_t), place += layout.position_bytes) {
-        std::size_t at = std::to_integer<std::size_t>(place[0]);
-        if (layout.position_bytes == 2) at |= std::to_integer<std::size_t>(place[1]) << 8;
-        // A damaged page must not lead elsewhere.
-        std::memcpy(tiles + codes.index(l, at % codes.positions()), value, sizeof(bf16_t));
-      }
+    kernels().add_low_rank_kv(by_line, by_position, kRank, codes, tiles);
+    for_each_outlier(codes, page, [&](std::size_t l, std::size_t i, std::size_t value) {
+      bf16_t added;
+      std::memcpy(&added, page + value, sizeof added);
+      bf16_t& tile = tiles[codes.index(l, i)];
+      tile = to_bf16(float_of(tile) + float_of(added));
+    });
   }
 
   static constexpr std::size_t kMostLines = 1024;  // of a page: tokens or dimensions
   std::shared_ptr<const KvModel> model_;
-  std::vector<Layout> layouts_;  ///< of each layer
+  std::vector<KvCodes> codes_;  ///< of each layer
 };
 
 }  // namespace

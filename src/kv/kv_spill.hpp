@@ -15,8 +15,8 @@ namespace snug {
 
 struct KvSpillOptions {
   Bytes limit = 0;                        ///< of pages in memory; 0: all of them stay
-  Bytes recall = 0;                       ///< all pages go, and so much memory brings some back (kv_recall.hpp)
   std::size_t extent_bytes = 128 * kKiB;  ///< what goes to the disk at a time, at least
+  Bytes recall = 0;                       ///< all pages go, and so much memory brings some back (kv_recall.hpp)
 
   bool spills() const { return limit > 0 || recall > 0; }
 };

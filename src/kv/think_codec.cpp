@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "base/units.hpp"
+#include "kernels/kv_pruned.hpp"
 #include "kv/heaviest.hpp"
 #include "kv/observed_queries.hpp"
 #include "kv/plain_codec.hpp"
@@ -15,38 +15,10 @@ namespace snug {
 
 namespace {
 
-/// How a head's page lies in memory: a bit for each channel that stays; of the others the mean, bf16; then per tile
-/// bf16[kept][16 tokens] in order of channels, but the two of a pair that both stay as the tile has them.
-struct Layout {
-  std::size_t dim, kept;
-
-  explicit Layout(std::size_t k_dim) : dim(k_dim), kept(k_dim * 3 / 5) {}
-  std::size_t means() const { return round_up((dim + 7) / 8, sizeof(bf16_t)); }
-  std::size_t lines() const { return means() + (dim - kept) * sizeof(bf16_t); }
-  std::size_t bytes() const { return lines() + kept * kPageTokens * sizeof(bf16_t); }
-};
-
-/// Which channels of a pair stay.
-enum Pair : std::uint8_t { kNone, kEven, kOdd, kBoth };
-
-/// f(pair, which of its channels stay, how many channels before it do).
-template <class F>
-void for_each_pair(const Layout& layout, const std::byte* page, F&& f) {
-  std::size_t used = 0;
-  for (std::size_t p = 0; p < layout.dim / 2; ++p) {
-    const auto bits = std::to_integer<unsigned>(page[p / 4]) >> p % 4 * 2 & kBoth;
-    const auto count = static_cast<std::size_t>(std::popcount(bits));
-    // A damaged page must not lead beyond its end.
-    const bool fits = used + count <= layout.kept;
-    f(p, fits ? static_cast<Pair>(bits) : kNone, used);
-    used += fits ? count : 0;
-  }
-}
-
 class ThinkCodec final : public KvCodec {
 public:
   explicit ThinkCodec(std::shared_ptr<const KvModel> model) : model_(std::move(model)) {
-    for (const KvShape& shape : model_->shapes) layouts_.emplace_back(shape.k_dim);
+    for (const KvShape& shape : model_->shapes) layouts_.push_back({shape.k_dim, shape.k_dim * 3 / 5});
   }
   bool observes() const override { return true; }
   std::size_t page_bytes(std::size_t layer) const override {
@@ -54,52 +26,34 @@ public:
   }
 
   void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
-    const Layout& layout = layouts_[place.layer];
+    const KvPruned& layout = layouts_[place.layer];
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head, page += layout.bytes()) {
       choose(place, head, heads[head], page);
       auto* lines = reinterpret_cast<bf16_t*>(page + layout.lines());
-      for_each_pair(layout, page, [&](std::size_t p, Pair pair, std::size_t used) {
+      for (std::size_t p = 0, used = 0; p < layout.dim / 2; ++p) {
+        const unsigned stays = std::to_integer<unsigned>(page[p / 4]) >> p % 4 * 2 & 3;
         for (std::size_t t = 0; t < kPageTiles; ++t) {
           const bf16_t* from = heads[head] + t * kv_tile_values(layout.dim) + p * 2 * kTileTokens;
           bf16_t* to = lines + (t * layout.kept + used) * kTileTokens;
-          if (pair == kBoth)
+          if (stays == 3)
             std::memcpy(to, from, 2 * kTileTokens * sizeof(bf16_t));
-          else if (pair != kNone)
-            for (std::size_t i = 0; i < kTileTokens; ++i) to[i] = from[2 * i + (pair == kOdd)];
+          else if (stays != 0)
+            for (std::size_t i = 0; i < kTileTokens; ++i) to[i] = from[2 * i + (stays == 2)];
         }
-      });
+        used += static_cast<std::size_t>(std::popcount(stays));
+      }
     }
   }
 
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
-    const Layout& layout = layouts_[place.layer];
-    page += head * layout.bytes();
-    const auto* means = reinterpret_cast<const bf16_t*>(page + layout.means());
-    const auto* lines = reinterpret_cast<const bf16_t*>(page + layout.lines());
-    for_each_pair(layout, page, [&](std::size_t p, Pair pair, std::size_t used) {
-      const auto mean = [&](std::size_t before) { return means[std::min(before, layout.dim - layout.kept - 1)]; };
-      const bf16_t even = mean(2 * p - used), odd = mean(2 * p - used + (pair == kNone));
-      for (std::size_t t = 0; t < kPageTiles; ++t) {
-        const bf16_t* from = lines + (t * layout.kept + used) * kTileTokens;
-        bf16_t* to = tiles + t * kv_tile_values(layout.dim) + p * 2 * kTileTokens;
-        if (pair == kBoth) {
-          std::memcpy(to, from, 2 * kTileTokens * sizeof(bf16_t));
-          continue;
-        }
-        // Pairs as words: the loop becomes a few vector instructions.
-        std::uint32_t words[kTileTokens];
-        const std::uint32_t whole = std::uint32_t{odd} << 16 | even, lower = std::uint32_t{odd} << 16, upper = even;
-        for (std::size_t i = 0; i < kTileTokens; ++i)
-          words[i] = pair == kEven ? lower | from[i] : pair == kOdd ? std::uint32_t{from[i]} << 16 | upper : whole;
-        std::memcpy(to, words, sizeof words);
-      }
-    });
+    const KvPruned& layout = layouts_[place.layer];
+    kernels().unpack_pruned_keys(page + head * layout.bytes(), layout, tiles);
   }
 
 private:
   /// Writes which channels of a head stay, and the means of the others.
   void choose(KvPlace place, std::size_t head, const bf16_t* tiles, std::byte* page) const {
-    const Layout& layout = layouts_[place.layer];
+    const KvPruned& layout = layouts_[place.layer];
     const std::size_t dim = layout.dim;
     const std::vector<float> queries = observed_queries(place.observed, model_->shapes[place.layer], head);
     std::vector<float> lines(dim * kPageTokens), part(dim), mean(dim);
@@ -125,7 +79,7 @@ private:
   }
 
   std::shared_ptr<const KvModel> model_;
-  std::vector<Layout> layouts_;  ///< of each layer
+  std::vector<KvPruned> layouts_;  ///< of each layer
 };
 
 }  // namespace

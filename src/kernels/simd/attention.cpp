@@ -9,6 +9,7 @@
 
 #include "kernels/attention_scratch.hpp"
 #include "kernels/simd/attention_codes.hpp"
+#include "kernels/simd/attention_corrections.hpp"
 #include "kernels/simd/attention_tiles.hpp"
 
 namespace snug::SNUG_ISA_NS {
@@ -70,9 +71,14 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
     const auto next = [&](std::size_t page) {
       return page < last ? part.k_pages[page + 1] : part.v_pages[first] ? part.v_pages[first] : part.k_pages[page];
     };
-    for (std::size_t page = first; page <= last; ++page)
+    for (std::size_t page = first; page <= last; ++page) {
+      float* scores = scratch.scores + page * kCodedPageTokens;
       multiply_page(part.k_pages[page], next(page), 0, *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth,
-                    count, scratch.scores + page * kCodedPageTokens, kPartTokens, dim > 0, scratch.coded);
+                    count, scores, kPartTokens, dim > 0, scratch.coded);
+      if (part.k_codes->corrected())
+        add_corrections(part.k_pages[page], *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth, count, scores,
+                        kPartTokens);
+    }
   }
 }
 
@@ -212,10 +218,14 @@ void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool m
   const auto next = [&](std::size_t page) {
     return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
   };
-  for (std::size_t page = first; page <= last; ++page)
-    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens,
-                  scratch.scores + page * kCodedPageTokens, kPartTokens, count, acc, part.v_dim, more || page > first,
-                  scratch.coded);
+  for (std::size_t page = first; page <= last; ++page) {
+    const float* weights = scratch.scores + page * kCodedPageTokens;
+    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count,
+                  acc, part.v_dim, more || page > first, scratch.coded);
+    if (part.v_codes->corrected())
+      add_corrections(part.v_pages[page], *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count, acc,
+                      part.v_dim);
+  }
 }
 
 /// acc (+)= probabilities times values in tiles.

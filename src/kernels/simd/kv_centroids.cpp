@@ -1,5 +1,5 @@
-// Codes of coupled channels (layout: kernels/kv_centroids.hpp). Centroids are copied whole, which is faster than
-// gathering their channels, and put in order afterwards.
+// Codes of coupled channels (layout: kernels/kv_centroids.hpp). Centroids are read whole, which is faster than gathering
+// their channels, and put in order then.
 
 #include "kernels/kv_centroids.hpp"
 
@@ -11,7 +11,7 @@ namespace snug::SNUG_ISA_NS {
 
 namespace {
 
-constexpr std::size_t kTokens = 64, kMaxDim = 512;
+constexpr std::size_t kTokens = 64;
 
 /// `out` + token * stride = the token's centroid.
 template <std::size_t kWidth>
@@ -55,18 +55,29 @@ void keys(const std::uint8_t* codes, const bf16_t* centroids, std::size_t groups
   }
 }
 
-template <std::size_t kWidth>
+typedef std::uint16_t U16x4 __attribute__((vector_size(8)));
+typedef std::uint16_t U16x8 __attribute__((vector_size(16)));
+
+/// Channels of two tokens in turn.
+SNUG_INLINE void zip(const bf16_t* a, const bf16_t* b, U16x4, bf16_t* out) {
+  const auto zipped = __builtin_shufflevector(load_vector<U16x4>(a), load_vector<U16x4>(b), 0, 4, 1, 5, 2, 6, 3, 7);
+  __builtin_memcpy(out, &zipped, sizeof zipped);
+}
+SNUG_INLINE void zip(const bf16_t* a, const bf16_t* b, U16x8, bf16_t* out) {
+  const auto x = load_vector<U16x8>(a), y = load_vector<U16x8>(b);
+  const auto low = __builtin_shufflevector(x, y, 0, 8, 1, 9, 2, 10, 3, 11),
+             high = __builtin_shufflevector(x, y, 4, 12, 5, 13, 6, 14, 7, 15);
+  __builtin_memcpy(out, &low, sizeof low);
+  __builtin_memcpy(out + 8, &high, sizeof high);
+}
+
+template <class Channels>
 void values(const std::uint8_t* codes, const bf16_t* centroids, std::size_t groups, bf16_t* tiles) {
+  constexpr std::size_t kWidth = sizeof(Channels) / sizeof(bf16_t);
   const std::size_t dim = groups * kWidth;
-  alignas(64) bf16_t rows[kTokens * kMaxDim];
-  for (std::size_t g = 0; g < groups; ++g)
-    copy_centroids<kWidth>(codes + g * kTokens, centroids + g * kCentroids * kWidth, rows + g * kWidth, dim);
-  for (std::size_t t = 0; t < kTokens; t += 2)
-    for (std::size_t d = 0; d < dim; d += 16) {
-      const U32x16 first = widen(load_vector<U16x16>(rows + t * dim + d)),
-                   second = widen(load_vector<U16x16>(rows + (t + 1) * dim + d));
-      store_words(tiles + t * dim + 2 * d, first | second << splat(16));
-    }
+  for (std::size_t g = 0; g < groups; ++g, codes += kTokens, centroids += kCentroids * kWidth)
+    for (std::size_t t = 0; t < kTokens; t += 2)
+      zip(centroids + codes[t] * kWidth, centroids + codes[t + 1] * kWidth, Channels{}, tiles + t * dim + g * 2 * kWidth);
 }
 
 /// Of the 32 tokens at x: the first centroid with the largest bias + x . centroid.
@@ -99,7 +110,7 @@ void keys_of_centroids(const std::byte* page, const bf16_t* centroids, const KvC
 
 void values_of_centroids(const std::byte* page, const bf16_t* centroids, const KvCentroids& c, bf16_t* tiles) {
   const auto* codes = reinterpret_cast<const std::uint8_t*>(page);
-  c.width == 4 ? values<4>(codes, centroids, c.groups, tiles) : values<8>(codes, centroids, c.groups, tiles);
+  c.width == 4 ? values<U16x4>(codes, centroids, c.groups, tiles) : values<U16x8>(codes, centroids, c.groups, tiles);
 }
 
 void nearest_centroids(const float* lines, const float* centroids, const float* bias, std::size_t width,

@@ -12,13 +12,34 @@ namespace {
 
 constexpr std::size_t kTokens = 64;
 
+/// Finite values rounded to bf16 (nearest, ties to even), in the upper halves of words.
+SNUG_INLINE U32x16 round_bf16(F32x16 x) {
+  U32x16 bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits + splat(0x7fff) + (bits >> splat(16) & splat(1));
+}
+
 /// Lanes of `even` and `odd` in turn, as bf16.
 SNUG_INLINE void store_pairs(bf16_t* p, F32x16 even, F32x16 odd) {
-  bf16_t lanes[32];
-  store_bf16(lanes, even);
-  store_bf16(lanes + 16, odd);
-  const U32x16 zipped = widen(load_vector<U16x16>(lanes)) | widen(load_vector<U16x16>(lanes + 16)) << splat(16);
+  const U32x16 zipped = round_bf16(even) >> splat(16) | (round_bf16(odd) & splat(0xffff0000u));
   __builtin_memcpy(p, &zipped, sizeof zipped);
+}
+
+struct Turn {
+  F32x16 cos, sin;
+};
+
+/// Of pair i and tokens t to t + 15 of the page.
+SNUG_INLINE Turn turn_of(const KvRotation& r, std::size_t i, std::size_t t) {
+  const F32x16 cos = set1(r.cos[i]), sin = set1(r.sin[i]);
+  const F32x16 oc = load(r.offset_cos + i * kTokens + t), os = load(r.offset_sin + i * kTokens + t);
+  return {sub(mul(cos, oc), mul(sin, os)), add(mul(sin, oc), mul(cos, os))};
+}
+
+SNUG_INLINE void turn_pair(F32x16& x, F32x16& y, Turn by) {
+  const F32x16 a = x, b = y;
+  x = sub(mul(a, by.cos), mul(b, by.sin));
+  y = add(mul(a, by.sin), mul(b, by.cos));
 }
 
 }  // namespace
@@ -55,6 +76,32 @@ void rotate_lines(float* lines, const KvRotation& r, bool back) {
       const F32x16 x = load(a + t), y = load(b + t);
       store(a + t, sub(mul(x, c), mul(y, s)));
       store(b + t, add(mul(x, s), mul(y, c)));
+    }
+  }
+}
+
+void rotate_key_tiles(bf16_t* tiles, std::size_t dim, const KvRotation& r) {
+  const auto even_of = [](U32x16 words) { return as_f32(words << splat(16)); };
+  const auto odd_of = [](U32x16 words) { return as_f32(words & splat(0xffff0000u)); };
+  constexpr std::size_t kLine = 2 * kTileTokens;  // two channels of a tile's tokens
+  for (std::size_t t = 0; t < kTokens; t += kTileTokens, tiles += kv_tile_values(dim)) {
+    if (!r.split_half) {
+      for (std::size_t i = 0; i < r.pairs; ++i) {
+        const U32x16 words = load_u32(tiles + i * kLine);
+        F32x16 x = even_of(words), y = odd_of(words);
+        turn_pair(x, y, turn_of(r, i, t));
+        store_pairs(tiles + i * kLine, x, y);
+      }
+      continue;
+    }
+    for (std::size_t i = 0; i < r.pairs; i += 2) {
+      bf16_t *low = tiles + i / 2 * kLine, *high = low + r.pairs / 2 * kLine;
+      const U32x16 a = load_u32(low), b = load_u32(high);
+      F32x16 x0 = even_of(a), y0 = even_of(b), x1 = odd_of(a), y1 = odd_of(b);
+      turn_pair(x0, y0, turn_of(r, i, t));
+      turn_pair(x1, y1, turn_of(r, i + 1, t));
+      store_pairs(low, x0, x1);
+      store_pairs(high, y0, y1);
     }
   }
 }
