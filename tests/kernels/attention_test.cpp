@@ -436,5 +436,108 @@ TEST(CodedAttention, ExcessVarianceIsTakenOff) {
   }
 }
 
+/// A product of low rank and outliers count as if they had been added to the page's values.
+TEST(CodedAttention, CorrectionsAreAdded) {
+  std::mt19937 random(3);
+  for (const KernelTable* k : available_kernels())
+    for (const std::size_t dim : {16u, 64u, 512u}) {
+      constexpr std::size_t kQueries = 14, kTokens = 64;
+      Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 7);
+      KvCodes sides[2] = {{2, dim, 4, 4, kv_tile_values(dim), 32}, {2, kCodedPageTokens, dim / 16, 4, 32, 2 * dim}};
+      std::vector<std::byte> pages[2];
+      for (std::size_t side = 0; side < 2; ++side) {
+        KvCodes& codes = sides[side];
+        codes.rank = 2, codes.outliers = 1 + side;
+        std::vector<std::byte>& page = pages[side];
+        page.resize(codes.bytes());
+        bf16_t* tiles = side == 0 ? p.keys.data() : p.values.data();
+        k->pack_kv(tiles, codes, page.data());
+        k->unpack_kv(page.data(), codes, tiles);
+        std::vector<float> values(codes.depth * codes.positions());
+        for (std::size_t l = 0; l < codes.depth; ++l)
+          for (std::size_t i = 0; i < codes.positions(); ++i)
+            values[l * codes.positions() + i] = bf16_value(tiles[codes.index(l, i)]);
+        const auto put = [&](std::size_t at, float x) { k->to_bf16(&x, 1, reinterpret_cast<bf16_t*>(&page[at])); };
+        for (std::size_t r = 0; r < 2 * codes.rank; ++r) put(codes.factor_scales() + 2 * r, r < 2 ? 0.0625f : 0.03125f);
+        for (std::size_t i = codes.factors(); i < codes.factors() + 2 * (codes.depth + codes.positions()); ++i)
+          page[i] = static_cast<std::byte>(random() % 41 - 20);
+        for (std::size_t r = 0; r < codes.rank; ++r)
+          for (std::size_t l = 0; l < codes.depth; ++l)
+            for (std::size_t i = 0; i < codes.positions(); ++i) {
+              const auto factor = [&](std::size_t at) { return static_cast<std::int8_t>(page[codes.factors() + at]); };
+              values[l * codes.positions() + i] +=
+                  0.0625f * 0.03125f * static_cast<float>(factor(r * codes.depth + l)) *
+                  static_cast<float>(factor(codes.rank * codes.depth + r * codes.positions() + i));
+            }
+        for (std::size_t o = 0; o < codes.depth * codes.outliers; ++o) {
+          const std::size_t at = random() % codes.positions();
+          std::memcpy(&page[codes.outlier_places() + o * codes.place_bytes()], &at, codes.place_bytes());
+          put(codes.outlier_values() + 2 * o, 1.5f);
+          values[o / codes.outliers * codes.positions() + at] += 1.5f;
+        }
+        for (std::size_t l = 0; l < codes.depth; ++l)
+          for (std::size_t i = 0; i < codes.positions(); ++i)
+            k->to_bf16(&values[l * codes.positions() + i], 1, &tiles[codes.index(l, i)]);
+      }
+      AttentionPart part = p.part();
+      part.k_codes = &sides[0], part.v_codes = &sides[1];
+      part.k_pages[0] = pages[0].data(), part.v_pages[0] = pages[1].data();
+      const Result plain = run(*k, p), coded = run(*k, p, 0, kQueries, part);
+      for (std::size_t i = 0; i < kQueries * dim; ++i)
+        ASSERT_NEAR(coded.acc[i] / coded.state[i / dim].sum, plain.acc[i] / plain.state[i / dim].sum, 0.05)
+            << k->name << ", dim " << dim;
+      const Result alone = run(*k, p, 9, 1, part);
+      for (std::size_t d = 0; d < dim; ++d) ASSERT_EQ(alone.acc[d], coded.acc[9 * dim + d]) << k->name;
+    }
+}
+
+/// The weights of each tile, for codes and tiles side by side.
+TEST(CodedAttention, WeightsOfTilesAreTold) {
+  for (const KernelTable* k : available_kernels()) {
+    constexpr std::size_t kDim = 64, kQueries = 13, kTokens = 200, kTiles = kPartTokens / kTileTokens;
+    Problem p = make_problem(*k, kQueries, kTokens, kDim, kDim, 9);
+    const KvCodes codes{4, kCodedPageTokens, kDim / 16, 4, 32, 2 * kDim};
+    std::vector<std::byte> page(codes.bytes());
+    k->pack_kv(p.values.data() + 64 * kDim, codes, page.data());
+    std::vector<float> sums(kQueries * kTiles, -1);
+    AttentionPart part = p.part();
+    part.v_codes = &codes;
+    part.v_pages[1] = page.data();
+    part.tile_sums = sums.data();
+    p.begin[2] = 70, p.end[2] = 150;
+    const Result all = run(*k, p, 0, kQueries, part);
+    for (std::size_t q = 0; q < kQueries; ++q)
+      for (std::uint32_t t = 0; t < kTiles; ++t) {
+        Problem one = p;
+        one.begin[q] = std::max(p.begin[q], 16 * t), one.end[q] = std::min(p.end[q], 16 * t + 16);
+        const Result own = run(*k, one, q, 1);
+        const float want = one.begin[q] < one.end[q] ? own.state[0].sum * std::exp(own.state[0].max - all.state[q].max) : 0;
+        EXPECT_NEAR(sums[q * kTiles + t], want, 0.01f * all.state[q].sum) << k->name << ", query " << q << ", tile " << t;
+      }
+  }
+}
+
+/// A tile that is exact beside coded ones of its page has no excess.
+TEST(CodedAttention, AnExactTileHasNoExcess) {
+  for (const KernelTable* k : available_kernels()) {
+    constexpr std::size_t kDim = 64;
+    const Problem p = make_problem(*k, 3, 64, kDim, kDim, 9);
+    const std::vector<float> excess(kDim, 0.2f);
+    AttentionPart part = p.part();
+    part.k_excess[0] = excess.data();
+    part.k_exact = 0xf;
+    const Result exact = run(*k, p, 0, 3, part), plain = run(*k, p);
+    for (std::size_t q = 0; q < 3; ++q) expect_same(exact, q, plain, q, kDim);
+    part.k_exact = 0x2;
+    float sums[3 * kPartTokens / kTileTokens], without[3 * kPartTokens / kTileTokens];
+    part.tile_sums = sums;
+    run(*k, p, 0, 3, part);
+    part.k_exact = 0;
+    part.tile_sums = without;
+    run(*k, p, 0, 3, part);
+    EXPECT_GT(sums[1] / sums[0], without[1] / without[0] * 1.01f) << k->name;
+  }
+}
+
 }  // namespace
 }  // namespace snug
