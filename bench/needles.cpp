@@ -1,5 +1,5 @@
 // Needles in a long text: needles MODEL.gguf TEXT [--tokens N] [--needles N] [--kv NAME] [--kv-recall BYTES]
-//                                                 [--kv-memory BYTES] [--look-ahead]
+//                                                 [--kv-memory BYTES] [--look-ahead] [--alike]
 // Sentences with a number are put into the first N tokens of a text, evenly; the number of each is asked for, greedily,
 // with the whole cache in bf16 and then as the options say, with --look-ahead also with a guessed token beside each.
 // Also says how far the logits are from those of bf16 when its tokens are fed, and how fast they decode.
@@ -29,15 +29,22 @@ struct Needle {
   std::string sentence, question, number;
 };
 
-std::vector<Needle> make_needles(std::size_t count) {
-  const std::vector<std::string> names{"Amsterdam", "Bergen", "Cordoba", "Dresden", "Esbjerg", "Florence", "Granada",
-                                       "Helsinki",  "Innsbruck", "Jakarta", "Kyoto", "Lisbon", "Madrid", "Nairobi",
-                                       "Oslo", "Porto", "Quito", "Rome", "Seville", "Toledo"};
+/// Each is of a kind of its own, or with `alike` all of one kind: then each stands in the way of the others.
+std::vector<Needle> make_needles(std::size_t count, bool alike) {
+  const std::vector<std::pair<std::string, std::string>> kinds{
+      {"locker number", "Amsterdam"}, {"telephone number", "Bergen"},  {"house number", "Cordoba"},
+      {"ticket number", "Dresden"},   {"passport number", "Esbjerg"},  {"account number", "Florence"},
+      {"train number", "Granada"},    {"room number", "Helsinki"},     {"licence number", "Innsbruck"},
+      {"serial number", "Jakarta"},   {"invoice number", "Kyoto"},     {"post office box", "Lisbon"},
+      {"membership code", "Madrid"},  {"flight number", "Nairobi"},    {"bus number", "Oslo"},
+      {"case number", "Porto"},       {"channel number", "Quito"},     {"order number", "Rome"},
+      {"policy number", "Seville"},   {"wagon number", "Toledo"}};
   std::mt19937 random(7);
   std::vector<Needle> needles;
   for (std::size_t i = 0; i < count; ++i) {
+    const auto& [kind, name] = kinds[i % kinds.size()];
     const std::string number = fmt::format("{}", 1000000 + random() % 9000000);
-    const std::string begin = fmt::format("The secret number of {} is", names[i % names.size()]);
+    const std::string begin = fmt::format("The {} of {} is", alike ? "secret number" : kind, name);
     needles.push_back({fmt::format("\n{} {}.\n", begin, number), fmt::format("\n{}", begin), number});
   }
   return needles;
@@ -186,7 +193,7 @@ int main(int argc, char** argv) try {
   CLI::App app("Needles in a long text");
   std::string path, text, kv = "cq-1", recall, memory;
   std::size_t length = 30000, count = 12;
-  bool look_ahead = false;
+  bool look_ahead = false, alike = false;
   app.add_option("MODEL", path)->required();
   app.add_option("TEXT", text)->required();
   app.add_option("--tokens", length);
@@ -195,9 +202,10 @@ int main(int argc, char** argv) try {
   app.add_option("--kv-recall", recall);
   app.add_option("--kv-memory", memory);
   app.add_flag("--look-ahead", look_ahead);
+  app.add_flag("--alike", alike);
   CLI11_PARSE(app, argc, argv);
   text = read_text_file(text);
-  const std::vector<Needle> needles = make_needles(count);
+  const std::vector<Needle> needles = make_needles(count, alike);
   ModelOptions options;
   options.kv = parse_kv_choice(kv);
   if (!recall.empty()) options.kv_spill.recall = parse_size(recall, 0);

@@ -42,6 +42,10 @@ add_executable(needles bench/needles.cpp)
 target_link_libraries(needles PRIVATE snug_model CLI11::CLI11)
 snug_warnings(needles)
 
+add_executable(sequences bench/sequences.cpp)
+target_link_libraries(sequences PRIVATE snug_model CLI11::CLI11)
+snug_warnings(sequences)
+
 add_executable(disk_read bench/disk_read.cpp)
 target_link_libraries(disk_read PRIVATE snug_plan)
 snug_warnings(disk_read)

@@ -27,8 +27,8 @@ void add_kv_option(CLI::App& command, EngineOptions& options) {
                          kv_method_names()));
   add_option(
       command, "--kv-memory", options.kv_memory,
-      "most memory for keys and values, e.g. 96MiB; older ones are read from a file in TMPDIR (or /var/tmp), with "
-      "the same results");
+      "most memory for keys and values, e.g. 96MiB, or auto: what --memory leaves; older ones are read from a file in "
+      "TMPDIR (or /var/tmp), with the same results");
   add_option(command, "--kv-recall", options.kv_recall,
              "beside pages that --kv keeps, write them to that file as they are, and bring back those that matter to "
              "the next token, into so much memory (SpeCache); prompts see all pages exactly");
@@ -66,7 +66,9 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   if (!model_options.reference) {
     model_options.sparse_ffn.share = options.sparse_share;
     model_options.kv = parse_kv_choice(options.kv);
-    if (!options.kv_memory.empty())
+    if (options.kv_memory == "auto")
+      model_options.kv_spill.limit = KvSpillOptions::kUnderPressure;
+    else if (!options.kv_memory.empty())
       model_options.kv_spill.limit = std::max<Bytes>(1, parse_size(options.kv_memory, budget));
     if (!options.kv_recall.empty())
       model_options.kv_spill.recall = std::max<Bytes>(1, parse_size(options.kv_recall, budget));

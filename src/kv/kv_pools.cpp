@@ -75,7 +75,8 @@ Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
       if (recalls(layer)) part += KvSpill::extent_bytes(spill_options_, spill_page_bytes(layer));
     return all + part + spill_options_.recall + staging;
   }
-  return std::min(all, std::max(spill_->limit(), least)) + staging;
+  const Bytes limit = spill_->limit() == KvSpillOptions::kUnderPressure ? 0 : spill_->limit();
+  return std::min(all, std::max(limit, least)) + staging;
 }
 
 Bytes KvPools::used_bytes() const {

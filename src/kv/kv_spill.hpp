@@ -14,6 +14,8 @@
 namespace snug {
 
 struct KvSpillOptions {
+  /// A limit: pages go when nothing else leaves room for new ones in the ledger.
+  static constexpr Bytes kUnderPressure = ~Bytes{0};
   Bytes limit = 0;                        ///< of pages in memory; 0: all of them stay
   std::size_t extent_bytes = 128 * kKiB;  ///< what goes to the disk at a time, at least
   Bytes recall = 0;                       ///< all pages go, and so much memory brings some back (kv_recall.hpp)

@@ -22,9 +22,18 @@ std::unique_ptr<KvStore> KvStore::fork() const {
 }
 
 void KvStore::reserve(std::size_t tokens) {
+  if (pools_.spill()) make_room(pools_.growth_bytes(stored_, tokens));
+  while (true) try {
+      return reserve_pages(tokens);
+    } catch (const OutOfBudget&) {
+      // A slab goes back when all of its pages are free: those of several extents may share it.
+      if (!pools_.spill() || pools_.spill()->limit() != KvSpillOptions::kUnderPressure || !spill_next()) throw;
+    }
+}
+
+void KvStore::reserve_pages(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
   const std::size_t coded = format().coded_between_calls(tokens);
-  if (pools_.spill()) make_room(pools_.growth_bytes(stored_, tokens));
   for (std::size_t layer = 0; !recall_ && layer < pages_.size(); ++layer)
     if (pools_.recalls(layer)) recall_ = pools_.new_recall();
   struct Fresh {

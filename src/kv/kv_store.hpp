@@ -137,8 +137,11 @@ private:
   std::size_t spilled_pages(std::size_t layer) const;
   bool may_spill(std::size_t layer) const;
   void spill_extent(std::size_t layer);
+  /// Of the layer that has fewest on the disk; whether a page may go at all.
+  bool spill_next();
   /// Spills, evenly from all layers, until `bytes` more fit below the limit, or no further page may go.
   void make_room(Bytes bytes);
+  void reserve_pages(std::size_t tokens);
   void give_back() noexcept;
   /// A chain of layers, one decoded from the other in the same memory.
   struct Chain {

@@ -44,13 +44,18 @@ void KvStore::make_room(Bytes bytes) {
   for (std::size_t layer = 0; layer < shapes().size(); ++layer)
     while (pools_.recalls(layer) && may_spill(layer)) spill_extent(layer);
   if (pools_.spill()->limit() == 0) return;
-  while (pools_.used_bytes() + bytes > pools_.spill()->limit()) {
-    std::size_t least = shapes().size();
-    for (std::size_t layer = 0; layer < shapes().size(); ++layer)
-      if (may_spill(layer) && (least == shapes().size() || spilled_pages(layer) < spilled_pages(least))) least = layer;
-    if (least == shapes().size()) return;
-    spill_extent(least);
+  while (pools_.spill()->limit() != KvSpillOptions::kUnderPressure &&
+         pools_.used_bytes() + bytes > pools_.spill()->limit() && spill_next()) {
   }
+}
+
+bool KvStore::spill_next() {
+  std::size_t least = shapes().size();
+  for (std::size_t layer = 0; layer < shapes().size(); ++layer)
+    if (may_spill(layer) && (least == shapes().size() || spilled_pages(layer) < spilled_pages(least))) least = layer;
+  if (least == shapes().size()) return false;
+  spill_extent(least);
+  return true;
 }
 
 KvStore::Loan KvStore::borrow(std::size_t layer, std::size_t part) {

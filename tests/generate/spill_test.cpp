@@ -58,6 +58,20 @@ TEST(SpillTest, MemoryStaysBelowTheLimit) {
   EXPECT_LE(used({all / 4, 1}), all / 4);
 }
 
+TEST(SpillTest, PagesGoWhenNothingElseLeavesRoom) {
+  const auto run = [](KvSpillOptions spill, bool half) {
+    SpillEngine engine("", spill, 2, 64, {.layers = 12, .context = 2048});
+    const Bytes limit = engine.ledger.report().used + engine.model.kv_bytes(1900) / 2;
+    if (half) engine.ledger.set_limit(limit);
+    Session session(engine.model, 2048, greedy());
+    const std::uint64_t hash = go_on(session, some_tokens(1900), 40);
+    EXPECT_EQ(engine.ledger.report().used <= limit, half);
+    return hash;
+  };
+  EXPECT_THROW(run({}, true), OutOfBudget);
+  EXPECT_EQ(run({KvSpillOptions::kUnderPressure, 1}, true), run({}, false));
+}
+
 TEST(SpillTest, WithWindowsForksAndRecurrentLayers) {
   for (const TinyShape& shape : {TinyShape{.context = 2048, .hybrid = true}, TinyShape{.context = 2048, .gemma = 3}})
     for (const std::string_view kv : {"bf16", "kivi-4"}) {
