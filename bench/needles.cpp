@@ -4,8 +4,8 @@
 // with the whole cache in bf16 and then as the options say, with --look-ahead also with a guessed token beside each.
 // Also says how far the logits are from those of bf16 when its tokens are fed, and how fast they decode.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -32,12 +32,12 @@ struct Needle {
 /// Each is of a kind of its own, or with `alike` all of one kind: then each stands in the way of the others.
 std::vector<Needle> make_needles(std::size_t count, bool alike) {
   const std::vector<std::pair<std::string, std::string>> kinds{
-      {"locker number", "Amsterdam"}, {"telephone number", "Bergen"},  {"house number", "Cordoba"},
-      {"ticket number", "Dresden"},   {"passport number", "Esbjerg"},  {"account number", "Florence"},
-      {"train number", "Granada"},    {"room number", "Helsinki"},     {"licence number", "Innsbruck"},
-      {"serial number", "Jakarta"},   {"invoice number", "Kyoto"},     {"post office box", "Lisbon"},
-      {"membership code", "Madrid"},  {"flight number", "Nairobi"},    {"bus number", "Oslo"},
-      {"case number", "Porto"},       {"channel number", "Quito"},     {"order number", "Rome"},
+      {"locker number", "Amsterdam"}, {"telephone number", "Bergen"}, {"house number", "Cordoba"},
+      {"ticket number", "Dresden"},   {"passport number", "Esbjerg"}, {"account number", "Florence"},
+      {"train number", "Granada"},    {"room number", "Helsinki"},    {"licence number", "Innsbruck"},
+      {"serial number", "Jakarta"},   {"invoice number", "Kyoto"},    {"post office box", "Lisbon"},
+      {"membership code", "Madrid"},  {"flight number", "Nairobi"},   {"bus number", "Oslo"},
+      {"case number", "Porto"},       {"channel number", "Quito"},    {"order number", "Rome"},
       {"policy number", "Seville"},   {"wagon number", "Toledo"}};
   std::mt19937 random(7);
   std::vector<Needle> needles;

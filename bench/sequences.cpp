@@ -2,8 +2,8 @@
 // Reads the first N tokens of a text once, saves the sequence, loads it as often as is said (copies that share nothing)
 // and decodes all of them together. Prints what the ledger holds, the process' memory then and at its peak.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -48,8 +48,7 @@ int main(int argc, char** argv) try {
     model->save(*sequence, tokens, file);
   }
   std::vector<std::unique_ptr<Sequence>> sequences;
-  for (std::size_t i = 0; i < count; ++i)
-    sequences.push_back(model->load_sequence(file, length + 64, tokens));
+  for (std::size_t i = 0; i < count; ++i) sequences.push_back(model->load_sequence(file, length + 64, tokens));
   std::filesystem::remove(file);
   const auto start = std::chrono::steady_clock::now();
   for (std::size_t step = 0; step < steps; ++step) {
@@ -60,8 +59,8 @@ int main(int argc, char** argv) try {
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const LedgerReport report = ledger.report();
-  fmt::print("{}: {} x {} tokens: KV {:.1f} MB, resident {:.1f} MB, peak {:.1f} MB, {:.1f} tokens/s together\n", kv, count,
-             length, static_cast<double>(report.by_tag[static_cast<std::size_t>(Tag::kv)]) / 1e6,
+  fmt::print("{}: {} x {} tokens: KV {:.1f} MB, resident {:.1f} MB, peak {:.1f} MB, {:.1f} tokens/s together\n", kv,
+             count, length, static_cast<double>(report.by_tag[static_cast<std::size_t>(Tag::kv)]) / 1e6,
              static_cast<double>(resident_bytes()) / 1e6, static_cast<double>(peak_resident_bytes()) / 1e6,
              static_cast<double>(count * steps) / seconds);
   return 0;

@@ -31,8 +31,9 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     fail<UsageError>("--kv-recall brings exact pages back beside coded ones: it needs a codec, e.g. --kv cq-1");
   if (spill.recall > 0 && spill.limit > 0) fail<UsageError>("--kv-recall and --kv-memory exclude each other");
   if (spill.spills() && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
-    fail<UsageError>("{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory, no --kv-recall)",
-                     format_.name);
+    fail<UsageError>(
+        "{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory, no --kv-recall)",
+        format_.name);
   if (spill.spills()) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
 }
 

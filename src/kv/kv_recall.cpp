@@ -12,9 +12,9 @@ namespace snug {
 
 namespace {
 
-constexpr unsigned kDepth = 64;         // reads in flight
-constexpr float kLeastWeight = 1.0f / 64;   // of a tile that is worth reading, of a head's queries together
-constexpr float kReplace = 1.25f;       // times the weight of what it takes the place of
+constexpr unsigned kDepth = 64;            // reads in flight
+constexpr float kLeastWeight = 1.0f / 64;  // of a tile that is worth reading, of a head's queries together
+constexpr float kReplace = 1.25f;          // times the weight of what it takes the place of
 
 }  // namespace
 

@@ -118,7 +118,7 @@ std::size_t KvSpill::window() const {
 }
 
 std::shared_ptr<const KvSpill::Extent> KvSpill::write(std::size_t pages, std::size_t page_bytes,
-                                                       const std::function<void(std::size_t, std::byte*)>& fill) {
+                                                      const std::function<void(std::size_t, std::byte*)>& fill) {
   const std::size_t size = round_up(pages * page_bytes, kDirectBlock);
   for (std::size_t i = 0; i < pages; ++i) fill(i, outgoing_.data() + i * page_bytes);
   const Bytes offset = file_->append({outgoing_.data(), size});

@@ -166,7 +166,7 @@ private:
   std::vector<const std::byte*> lent_;                                        ///< pages of a loan; null before it
   std::vector<ReadAhead::Lease> leases_;
   std::shared_ptr<KvRecall> recall_;  ///< its own; with KvPools::recalls()
-  std::vector<Chain> chains_;  ///< of each KvPools::chains()
+  std::vector<Chain> chains_;         ///< of each KvPools::chains()
 };
 
 }  // namespace snug

@@ -119,8 +119,10 @@ std::vector<std::pair<std::size_t, std::size_t>> KvStore::choose_recall(std::siz
   const auto where = [&](std::size_t head, std::size_t tile) {
     const std::size_t page = tile / kPageTiles;
     const FileRange extent = spilled_[layer][page / pages]->range();
-    return FileRange{extent.file, extent.offset + page % pages * pools_.spill_page_bytes(layer) +
-                                      (head * kPageTiles + tile % kPageTiles) * tile_bytes, tile_bytes};
+    return FileRange{extent.file,
+                     extent.offset + page % pages * pools_.spill_page_bytes(layer) +
+                         (head * kPageTiles + tile % kPageTiles) * tile_bytes,
+                     tile_bytes};
   };
   return recall_->choose(layer, kFirstPages * kPageTiles, spilled_pages(layer) * kPageTiles, where);
 }

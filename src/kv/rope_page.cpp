@@ -110,8 +110,7 @@ void RopePages::tiles_of(KvSide side, std::size_t layer, std::size_t position, f
 void RopePages::turn_tiles(std::size_t layer, std::size_t position, bf16_t* tiles) const {
   if (!tables_[layer]) return;
   const KvRotation rotation = at(layer, position);
-  if (!rotation.split_half || rotation.pairs % 2 == 0)
-    return kernels().rotate_key_tiles(tiles, dims_[layer], rotation);
+  if (!rotation.split_half || rotation.pairs % 2 == 0) return kernels().rotate_key_tiles(tiles, dims_[layer], rotation);
   alignas(64) float lines[kPageTokens * kMaxDim];
   kernels().tiles_to_lines(tiles, page_lines(KvSide::keys, dims_[layer]), lines);
   turn(layer, position, lines, tiles);

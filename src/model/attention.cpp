@@ -196,12 +196,12 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
     run_in_memory(layer, kv_layer, runs, items, rows, queries, query_stride, softcap, sinks, out);
 }
 
-void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, std::span<const Item> items,
-                              std::size_t rows, const float* queries, std::size_t query_stride, float softcap,
-                              std::span<const float> sinks, float* out) {
+void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
+                              std::span<const Item> items, std::size_t rows, const float* queries,
+                              std::size_t query_stride, float softcap, std::span<const float> sinks, float* out) {
   const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
-  const std::size_t partial = items.back().partial + (items.back().part_end - items.back().part_begin) *
-                                                         items.back().count * group;
+  const std::size_t partial =
+      items.back().partial + (items.back().part_end - items.back().part_begin) * items.back().count * group;
   const std::size_t each = v_dim + 2;
   const bool split = rows <= kSplitRows && partial * each <= partial_floats_ && partial > items.size() * group;
   if (!split) {

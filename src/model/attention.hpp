@@ -68,9 +68,9 @@ private:
   void start(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::span<const float> sinks,
              std::size_t index, const float* query, const Worker& worker, AttentionState& state, float* acc) const;
   /// run() of these items, of so many rows.
-  void run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, std::span<const Item> items, std::size_t rows,
-                     const float* queries, std::size_t query_stride, float softcap, std::span<const float> sinks,
-                     float* out);
+  void run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
+                     std::span<const Item> items, std::size_t rows, const float* queries, std::size_t query_stride,
+                     float softcap, std::span<const float> sinks, float* out);
   /// The same for runs with pages on the disk, as these come.
   void run_spilled(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
                    std::span<const Item> items, const float* queries, std::size_t query_stride, float softcap,

@@ -511,8 +511,10 @@ TEST(CodedAttention, WeightsOfTilesAreTold) {
         Problem one = p;
         one.begin[q] = std::max(p.begin[q], 16 * t), one.end[q] = std::min(p.end[q], 16 * t + 16);
         const Result own = run(*k, one, q, 1);
-        const float want = one.begin[q] < one.end[q] ? own.state[0].sum * std::exp(own.state[0].max - all.state[q].max) : 0;
-        EXPECT_NEAR(sums[q * kTiles + t], want, 0.01f * all.state[q].sum) << k->name << ", query " << q << ", tile " << t;
+        const float want =
+            one.begin[q] < one.end[q] ? own.state[0].sum * std::exp(own.state[0].max - all.state[q].max) : 0;
+        EXPECT_NEAR(sums[q * kTiles + t], want, 0.01f * all.state[q].sum)
+            << k->name << ", query " << q << ", tile " << t;
       }
   }
 }

@@ -51,8 +51,7 @@ TEST(KvLinesTest, TilesTurnAsLinesDo) {
         constexpr std::size_t kDim = 64;
         std::vector<float> cos = random_values(pairs, 1), sin = random_values(pairs, 2),
                            offset_cos = random_values(64 * pairs, 3), offset_sin = random_values(64 * pairs, 4);
-        const KvRotation rotation{pairs,      split_half,        cos.data(),       sin.data(), offset_cos.data(),
-                                  offset_sin.data(), 1};
+        const KvRotation rotation{pairs, split_half, cos.data(), sin.data(), offset_cos.data(), offset_sin.data(), 1};
         const KvLines layout{kDim / 2, 4, kv_tile_values(kDim), 2 * kTileTokens};
         const std::vector<float> values = random_values(64 * kDim, 5);
         std::vector<bf16_t> tiles(values.size()), expected(values.size());

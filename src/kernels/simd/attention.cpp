@@ -204,8 +204,8 @@ void sum_weights(const AttentionPart& part, std::size_t count, Range block, cons
       const std::size_t at = q * kPartTokens + t * kTileTokens;
       F32x16 weights = zero();
       if (t >= block.begin && t < block.end)
-        weights = part.v_pages[t / kPageTiles] != nullptr ? load(scratch.scores + at)
-                                                          : load_bf16(scratch.probabilities + at);
+        weights =
+            part.v_pages[t / kPageTiles] != nullptr ? load(scratch.scores + at) : load_bf16(scratch.probabilities + at);
       tile_sums[q * kMaxTiles + t] = hsum(weights);
     }
 }

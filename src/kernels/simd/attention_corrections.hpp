@@ -1,6 +1,6 @@
 #pragma once
-/// What pages of codes have beside their codes (KvCodes::rank and outliers), in the two products of attention: a product
-/// of low rank is multiplied factor by factor, an outlier adds to one column.
+/// What pages of codes have beside their codes (KvCodes::rank and outliers), in the two products of attention: a
+/// product of low rank is multiplied factor by factor, an outlier adds to one column.
 
 #include "kernels/attention_scratch.hpp"
 #include "kernels/kv_codes.hpp"

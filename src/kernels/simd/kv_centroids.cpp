@@ -1,5 +1,5 @@
-// Codes of coupled channels (layout: kernels/kv_centroids.hpp). Centroids are read whole, which is faster than gathering
-// their channels, and put in order then.
+// Codes of coupled channels (layout: kernels/kv_centroids.hpp). Centroids are read whole, which is faster than
+// gathering their channels, and put in order then.
 
 #include "kernels/kv_centroids.hpp"
 
@@ -77,7 +77,8 @@ void values(const std::uint8_t* codes, const bf16_t* centroids, std::size_t grou
   const std::size_t dim = groups * kWidth;
   for (std::size_t g = 0; g < groups; ++g, codes += kTokens, centroids += kCentroids * kWidth)
     for (std::size_t t = 0; t < kTokens; t += 2)
-      zip(centroids + codes[t] * kWidth, centroids + codes[t + 1] * kWidth, Channels{}, tiles + t * dim + g * 2 * kWidth);
+      zip(centroids + codes[t] * kWidth, centroids + codes[t + 1] * kWidth, Channels{},
+          tiles + t * dim + g * 2 * kWidth);
 }
 
 /// Of the 32 tokens at x: the first centroid with the largest bias + x . centroid.

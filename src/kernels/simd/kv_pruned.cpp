@@ -24,7 +24,7 @@ void unpack_pruned_keys(const std::byte* page, const KvPruned& layout, bf16_t* t
       for (std::size_t t = 0; t < 64 / kTileTokens; ++t)
         __builtin_memcpy(tiles + t * tile, from + t * step, kLine * sizeof(bf16_t));
     } else {
-      const std::uint32_t mean = count == 0 ? means[dropped] | std::uint32_t{means[dropped + 1]} << 16
+      const std::uint32_t mean = count == 0  ? means[dropped] | std::uint32_t{means[dropped + 1]} << 16
                                  : bits == 1 ? std::uint32_t{means[dropped]} << 16
                                              : means[dropped];
       for (std::size_t t = 0; t < 64 / kTileTokens; ++t) {
