@@ -25,6 +25,7 @@ struct KvBlocks;
 struct KvCentroids;
 struct KvCodes;
 struct KvLines;
+struct KvMixed;
 struct KvPruned;
 struct KvRotation;
 
@@ -101,6 +102,8 @@ struct KernelTable {
 
   /// The key tiles of a page some channels of which are left out (kv_pruned.cpp); of a damaged page, any.
   void (*unpack_pruned_keys)(const std::byte* page, const KvPruned& layout, bf16_t* tiles);
+  /// The tiles of a page of kept and coded tokens, dim <= 512 (kv_mixed.cpp).
+  void (*unpack_mixed)(const std::byte* page, const KvMixed& layout, bf16_t* tiles);
   /// unpack_kv() of block floating point (kv_blocks.cpp).
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).

@@ -18,7 +18,8 @@
 namespace snug {
 
 /// Rows of a sequence in one call, at most, that see codes and what came back. More see all pages exactly, as they come
-/// from the disk.
+/// from the disk. (In a call of so many sequences that their partitions are not spread over threads, nothing new
+/// comes.)
 inline constexpr std::size_t kRecallRows = 1;
 
 /// A page (`bytes`: of it, with what follows the tiles) as it lies on the disk: a head's key and value tile of the same

@@ -23,12 +23,15 @@ std::unique_ptr<KvStore> KvStore::fork() const {
 
 void KvStore::reserve(std::size_t tokens) {
   if (pools_.spill()) make_room(pools_.growth_bytes(stored_, tokens));
-  while (true) try {
+  const bool under_pressure = pools_.spill() && pools_.spill()->limit() == KvSpillOptions::kUnderPressure;
+  while (true) {
+    try {
       return reserve_pages(tokens);
     } catch (const OutOfBudget&) {
-      // A slab goes back when all of its pages are free: those of several extents may share it.
-      if (!pools_.spill() || pools_.spill()->limit() != KvSpillOptions::kUnderPressure || !spill_next()) throw;
+      // Room comes when a slab has no page left: it may take several extents.
+      if (!under_pressure || !spill_next()) throw;
     }
+  }
 }
 
 void KvStore::reserve_pages(std::size_t tokens) {

@@ -100,15 +100,15 @@ public:
   /// REQUIRES: part < parts_on_disk(), the first of an extent. Throws IoError.
   Loan borrow(std::size_t layer, std::size_t part);
 
-  /// Tiles of the layer come back from the disk (kv_recall.hpp),
-  bool recalls(std::size_t layer) const { return pools_.recalls(layer); }
-  /// but a call with so many rows of this sequence sees all of them as they are.
-  bool sees_exactly(std::size_t layer, std::size_t rows) const { return pools_.recalls(layer) && rows > kRecallRows; }
-  /// KvRecall's, where the layer recalls: before attention, when a partition is done, and after it.
-  void begin_recall(std::size_t layer);
+  /// A call with so many rows of this sequence sees codes, and tiles that come back from the disk (kv_recall.hpp).
+  bool looks_back(std::size_t layer, std::size_t rows) const { return recalls(layer) && rows <= kRecallRows; }
+  /// It sees all pages as they are, though they are coded.
+  bool sees_exactly(std::size_t layer, std::size_t rows) const { return recalls(layer) && rows > kRecallRows; }
+  /// What KvRecall wants of such a call: before attention, when a partition is done, and when all are.
+  void begin_recall(std::size_t layer, std::size_t rows);
   void note_weights(std::size_t layer, std::size_t head, std::size_t part, std::span<const AttentionState> states,
                     const float* tile_sums);
-  std::vector<std::pair<std::size_t, std::size_t>> choose_recall(std::size_t layer);
+  std::vector<std::pair<std::size_t, std::size_t>> choose_recall(std::size_t layer, std::size_t rows);
   void await_recall(std::size_t layer) { recall_->wait(layer); }
 
   /// Of its pages and summaries in memory, shared ones too.
@@ -124,6 +124,7 @@ public:
 
 private:
   KvStore(const KvStore&) = default;
+  bool recalls(std::size_t layer) const { return pools_.recalls(layer); }
   /// One tile of a head, for a query that sees it so; null: it is not in memory.
   struct RawTile {
     const bf16_t *keys = nullptr, *values = nullptr;
@@ -131,7 +132,7 @@ private:
   RawTile raw_tile(std::size_t layer, std::size_t head, std::size_t tile) const;
   const std::byte* coded_page(std::size_t layer, std::size_t page) const;
   /// Pages go to the disk in bf16.
-  bool spills_raw(std::size_t layer) const { return !format().coded() || pools_.recalls(layer); }
+  bool spills_raw(std::size_t layer) const { return !format().coded() || recalls(layer); }
   /// Pages that go to the disk at once.
   std::size_t extent_pages(std::size_t layer) const;
   std::size_t spilled_pages(std::size_t layer) const;

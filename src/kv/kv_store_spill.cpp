@@ -44,8 +44,7 @@ void KvStore::make_room(Bytes bytes) {
   for (std::size_t layer = 0; layer < shapes().size(); ++layer)
     while (pools_.recalls(layer) && may_spill(layer)) spill_extent(layer);
   if (pools_.spill()->limit() == 0) return;
-  while (pools_.spill()->limit() != KvSpillOptions::kUnderPressure &&
-         pools_.used_bytes() + bytes > pools_.spill()->limit() && spill_next()) {
+  while (pools_.used_bytes() + bytes > pools_.spill()->limit() && spill_next()) {
   }
 }
 
@@ -101,11 +100,11 @@ const std::byte* KvStore::coded_page(std::size_t layer, std::size_t page) const 
 }
 
 std::size_t KvStore::parts_on_disk(std::size_t layer, std::size_t rows) const {
-  return pools_.recalls(layer) && !sees_exactly(layer, rows) ? 0 : spilled_pages(layer) / kPartPages;
+  return looks_back(layer, rows) ? 0 : spilled_pages(layer) / kPartPages;
 }
 
-void KvStore::begin_recall(std::size_t layer) {
-  if (recalls(layer)) recall_->begin(layer, pages_[layer].size() * kPageTiles);
+void KvStore::begin_recall(std::size_t layer, std::size_t rows) {
+  if (looks_back(layer, rows)) recall_->begin(layer, pages_[layer].size() * kPageTiles);
 }
 
 void KvStore::note_weights(std::size_t layer, std::size_t head, std::size_t part,
@@ -113,8 +112,8 @@ void KvStore::note_weights(std::size_t layer, std::size_t head, std::size_t part
   recall_->note(layer, head, part, states, tile_sums);
 }
 
-std::vector<std::pair<std::size_t, std::size_t>> KvStore::choose_recall(std::size_t layer) {
-  if (!pools_.recalls(layer)) return {};
+std::vector<std::pair<std::size_t, std::size_t>> KvStore::choose_recall(std::size_t layer, std::size_t rows) {
+  if (!looks_back(layer, rows)) return {};
   const std::size_t pages = extent_pages(layer), tile_bytes = KvRecall::tile_bytes(shapes()[layer]);
   const auto where = [&](std::size_t head, std::size_t tile) {
     const std::size_t page = tile / kPageTiles;

@@ -109,13 +109,11 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     view.next_keys = following.keys;
     view.next_page = run.kv->key_page(kv_layer, item.head, (part + 1) * kPartPages);
   }
-  // The last token's queries say which tiles come back.
-  const bool tells = run.kv->recalls(kv_layer) && item.first + item.count == run.count;
-  if (tells) view.tile_sums = worker.tile_sums;
+  const bool looks_back = run.kv->looks_back(kv_layer, run.count);
+  if (looks_back) view.tile_sums = worker.tile_sums;
   kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc,
                    worker.scratch);
-  if (const std::size_t before = (item.count - 1) * group; tells)
-    run.kv->note_weights(kv_layer, item.head, part, {state + before, group}, worker.tile_sums + before * kPartTiles);
+  if (looks_back) run.kv->note_weights(kv_layer, item.head, part, {state, group}, worker.tile_sums);
 }
 
 void Attention::attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part,
@@ -173,7 +171,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     if (coded_ && run.kv->format().chained())
       run.kv->reconstruct(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
-    run.kv->begin_recall(kv_layer);
+    run.kv->begin_recall(kv_layer, run.count);
     for (std::size_t first = 0, count = 0; first < run.count; first += count) {
       const std::size_t position = run.position + first;
       count = std::min(block, run.count - first);
@@ -241,16 +239,17 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
     });
   };
   attend();
+  // Partitions that something came back for are computed again.
   tasks.clear();
   for (const RowRun& run : runs) {
-    const auto changed = run.kv->choose_recall(kv_layer);
+    const auto changed = run.kv->choose_recall(kv_layer, run.count);
     for (std::size_t i = 0; i < items.size(); ++i)
       for (const auto& [head, part] : changed)
         if (items[i].run == &run && items[i].head == head) tasks.push_back({i, part});
   }
   if (!tasks.empty()) {
     for (const RowRun& run : runs)
-      if (run.kv->recalls(kv_layer)) run.kv->await_recall(kv_layer);
+      if (run.kv->looks_back(kv_layer, run.count)) run.kv->await_recall(kv_layer);
     attend();
   }
   pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {

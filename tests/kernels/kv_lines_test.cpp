@@ -4,9 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <random>
 
 #include "kernels/kernels.hpp"
+#include "kernels/kv_mixed.hpp"
 #include "kernels/kv_pruned.hpp"
 #include "kernels/kv_tile.hpp"
 #include "support/random_values.hpp"
@@ -15,6 +19,10 @@ namespace snug {
 namespace {
 
 using testing_support::random_values;
+
+float bf16_value(bf16_t x) {
+  return std::bit_cast<float>(std::uint32_t{x} << 16);
+}
 
 TEST(KvLinesTest, ProductsAreAdded) {
   for (const KernelTable* k : available_kernels())
@@ -94,6 +102,54 @@ TEST(KvLinesTest, PrunedKeysComeBack) {
     k->unpack_pruned_keys(page.data(), kLayout, tiles.data());
     EXPECT_EQ(tiles, expected) << k->name;
   }
+}
+
+TEST(KvLinesTest, KeptAndCodedTokensComeBack) {
+  std::mt19937 random(5);
+  for (const std::size_t dim : {16u, 64u, 80u, 512u})
+    for (const bool keys : {false, true}) {
+      const KvMixed layout{dim, keys};
+      std::vector<std::byte> page(layout.bytes());
+      const auto put = [&](std::size_t at, float x) {
+        available_kernels().front()->to_bf16(&x, 1, reinterpret_cast<bf16_t*>(&page[at]));
+        return bf16_value(*reinterpret_cast<const bf16_t*>(&page[at]));
+      };
+      const auto some = [&] { return static_cast<float>(random() % 2000) / 1000 - 1; };
+      std::vector<float> factor(dim, 1), mean(dim);
+      for (std::size_t d = 0; keys && d < dim; ++d)
+        factor[d] = put(layout.factors() + 2 * d, some()), mean[d] = put(layout.means() + 2 * d, some());
+      std::vector<float> expected(64 * dim);  // in order of tiles
+      std::uint64_t kept_bits = 0;
+      std::size_t kept = 0, coded = 0;
+      for (std::size_t t = 0; t < 64; ++t) {
+        const bool is_kept = kept < KvMixed::kKept && (t % 3 == 0 || 64 - t == KvMixed::kKept - kept);
+        if (is_kept) kept_bits |= std::uint64_t{1} << t;
+        const std::size_t token = layout.codes() + coded * layout.token_bytes();
+        for (std::size_t d = 0; d < dim; ++d) {
+          float& out =
+              expected[t / 16 * kv_tile_values(dim) + (keys ? key_index(t % 16, d) : value_index(t % 16, d, dim))];
+          if (is_kept) {
+            out = put(layout.kept() + (kept * dim + d) * 2, some());
+            continue;
+          }
+          const std::size_t head = token + d / KvMixed::kGroup * (4 + KvMixed::kGroup / 4);
+          if (d % KvMixed::kGroup == 0) put(head, some()), put(head + 2, some());
+          const unsigned code = random() % 4;
+          page[head + 4 + d % KvMixed::kGroup / 4] |= static_cast<std::byte>(code << d % 4 * 2);
+          const auto value = [&](std::size_t at) { return bf16_value(*reinterpret_cast<const bf16_t*>(&page[at])); };
+          out = (value(head + 2) + static_cast<float>(code) * value(head)) * factor[d] + mean[d];
+        }
+        is_kept ? ++kept : ++coded;
+      }
+      std::memcpy(page.data(), &kept_bits, sizeof kept_bits);
+      for (const KernelTable* k : available_kernels()) {
+        std::vector<bf16_t> tiles(expected.size());
+        k->unpack_mixed(page.data(), layout, tiles.data());
+        for (std::size_t i = 0; i < tiles.size(); ++i)
+          ASSERT_NEAR(bf16_value(tiles[i]), expected[i], std::abs(expected[i]) / 200 + 1e-6)
+              << k->name << ", dim " << dim << ", keys " << keys << ", at " << i;
+      }
+    }
 }
 
 }  // namespace

@@ -63,9 +63,16 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
   if (tiles.empty()) return;
   for (std::size_t dim = 0; dim < part.k_dim; dim += kCodedDepth) {
     const std::size_t dims = part.k_dim - dim < kCodedDepth ? part.k_dim - dim : kCodedDepth;
-    for (std::size_t q = 0; q < count; ++q)
-      for (std::size_t d = 0; d < dims; d += 16)
-        store(scratch.wide_queries + q * kCodedDepth + d, load_bf16(queries + q * part.k_dim + dim + d));
+    float most[kAttentionBlock];
+    for (std::size_t q = 0; q < count; ++q) {
+      F32x16 top = zero();
+      for (std::size_t d = 0; d < dims; d += 16) {
+        const F32x16 x = load_bf16(queries + q * part.k_dim + dim + d);
+        store(scratch.wide_queries + q * kCodedDepth + d, x);
+        top = max(top, abs(x));
+      }
+      most[q] = hmax(top);
+    }
     const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
     // Behind the last keys come the values.
     const auto next = [&](std::size_t page) {
@@ -73,8 +80,9 @@ void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t c
     };
     for (std::size_t page = first; page <= last; ++page) {
       float* scores = scratch.scores + page * kCodedPageTokens;
-      multiply_page(part.k_pages[page], next(page), 0, *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth,
-                    count, scores, kPartTokens, dim > 0, scratch.coded);
+      // Scales of keys differ much between channels: codes of 8 bits would miss what a bound costs.
+      multiply_page(part.k_pages[page], next(page), part.k_codes->bits == 8 ? nullptr : most, *part.k_codes, dim, dims,
+                    scratch.wide_queries, kCodedDepth, count, scores, kPartTokens, dim > 0, scratch.coded);
       if (part.k_codes->corrected())
         add_corrections(part.k_pages[page], *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth, count, scores,
                         kPartTokens);
@@ -214,13 +222,15 @@ void sum_weights(const AttentionPart& part, std::size_t count, Range block, cons
 void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool more, AttentionScratch& scratch,
                float* acc) {
   if (tiles.empty()) return;
+  float most[kAttentionBlock];  // weights are relative to their maximum
+  for (float& weight : most) weight = 1;
   const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
   const auto next = [&](std::size_t page) {
     return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
   };
   for (std::size_t page = first; page <= last; ++page) {
     const float* weights = scratch.scores + page * kCodedPageTokens;
-    multiply_page(part.v_pages[page], next(page), 1, *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count,
+    multiply_page(part.v_pages[page], next(page), most, *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count,
                   acc, part.v_dim, more || page > first, scratch.coded);
     if (part.v_codes->corrected())
       add_corrections(part.v_pages[page], *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count, acc,

@@ -91,28 +91,28 @@ inline CodeFunction code_function(std::size_t bits, std::size_t queries, std::si
                      : kCodeTable<8>[at];
 }
 
-/// x of one query times a group's scales, as integers; `depth` lines. `most`: no product is larger. 0: not known, and
-/// the lines are keys', with this `excess` (KvCodes).
+/// The largest product of a query with a group's scales.
+SNUG_INLINE float largest_product(const float* x, const float* scale, std::size_t depth) {
+  F32x16 top = zero();
+  for (std::size_t i = 0; i < depth; i += 16) top = max(top, abs(mul(load(x + i), load(scale + i))));
+  return hmax(top);
+}
+
+/// x of one query times a group's scales, as integers; `depth` lines. No product is larger than `most`. `excess`:
+/// KvCodes'.
 SNUG_INLINE void scale_query(const float* x, const float* scale, const float* least, std::size_t depth, float most,
                              float excess, std::int16_t* out, float& factor, float& base) {
   constexpr float kMost = 16383;
-  F32x16 sum = zero();
-  for (std::size_t i = 0; i < depth; i += 16) sum = fma(load(x + i), load(least + i), sum);
-  if (most == 0.0f) {
-    F32x16 top = zero(), squares = zero();
-    for (std::size_t i = 0; i < depth; i += 16) {
-      const F32x16 product = mul(load(x + i), load(scale + i));
-      top = max(top, abs(product));
-      squares = fma(product, product, squares);
-    }
-    most = hmax(top);
-    sum = fma(squares, set1(-0.5f * excess), sum);
-  }
-  base = hsum(sum);
   factor = most / kMost;
   const F32x16 inverse = set1(most > 0 ? kMost / most : 0.0f);
-  for (std::size_t i = 0; i < depth; i += 16)
-    store_i16(out + i, to_i32(mul(mul(load(x + i), load(scale + i)), inverse)));
+  F32x16 sum = zero(), squares = zero();
+  for (std::size_t i = 0; i < depth; i += 16) {
+    const F32x16 value = load(x + i), product = mul(value, load(scale + i));
+    sum = fma(value, load(least + i), sum);
+    squares = fma(product, product, squares);
+    store_i16(out + i, to_i32(mul(product, inverse)));
+  }
+  base = hsum(fma(squares, set1(-0.5f * excess), sum));
   if (depth % 32) store_i16(out + depth, set1_i32(0));  // a unit covers 32 lines at most
 }
 
@@ -135,17 +135,20 @@ SNUG_INLINE float load_heads(const std::byte* page, const std::byte* ahead, cons
 }
 
 /// out[q][16 c + lane] (+)= sum over the lines [line, line + depth) of x[q] times the page's column c, for each column.
-/// depth <= kCodedDepth; line a multiple of what a unit covers. `most`: of |x|, 0 as scale_query() has it. `ahead`:
-/// the page that comes next.
-inline void multiply_page(const std::byte* page, const std::byte* ahead, float most, const KvCodes& codes,
+/// depth <= kCodedDepth; line a multiple of what a unit covers. `most`: of each query's |x|; null: the
+/// largest product is looked for, which keeps more bits. `ahead`: the page that comes next.
+inline void multiply_page(const std::byte* page, const std::byte* ahead, const float* most, const KvCodes& codes,
                           std::size_t line, std::size_t depth, const float* x, std::size_t x_stride, std::size_t count,
                           float* out, std::size_t out_stride, bool add, CodedScratch& scratch) {
   const std::size_t unit_lines = 2 * codes.unit_pairs(), units = (depth + unit_lines - 1) / unit_lines;
   for (std::size_t first = 0; first < codes.columns; first += codes.group) {
-    const float largest = most * load_heads(page, ahead, codes, first / codes.group, line, depth, scratch);
-    for (std::size_t q = 0; q < count; ++q)
-      scale_query(x + q * x_stride, scratch.scale, scratch.least, depth, largest, codes.excess,
-                  scratch.x + q * kCodedDepth, scratch.factor[q], scratch.base[q]);
+    const float largest = load_heads(page, ahead, codes, first / codes.group, line, depth, scratch);
+    for (std::size_t q = 0; q < count; ++q) {
+      const float* own = x + q * x_stride;
+      const float product = most != nullptr ? most[q] * largest : largest_product(own, scratch.scale, depth);
+      scale_query(own, scratch.scale, scratch.least, depth, product, codes.excess, scratch.x + q * kCodedDepth,
+                  scratch.factor[q], scratch.base[q]);
+    }
     const std::size_t last = first + codes.group < codes.columns ? first + codes.group : codes.columns;
     for (std::size_t column = first, step; column < last; column += step) {
       step = last - column < kCodeColumns ? last - column : kCodeColumns;

@@ -37,6 +37,7 @@ const KernelTable& table() {
                                  .pack_kv = pack_kv,
                                  .add_low_rank_kv = add_low_rank_kv,
                                  .unpack_pruned_keys = unpack_pruned_keys,
+                                 .unpack_mixed = unpack_mixed,
                                  .unpack_kv_blocks = unpack_kv_blocks,
                                  .add_line_codes = add_line_codes,
                                  .tiles_to_lines = tiles_to_lines,
