@@ -1,7 +1,7 @@
 #pragma once
-/// A head's page of 64 keys or values of which 16 tokens are kept as they are and the others in 2 bits (MiKV): a bit for
-/// each token, set when it is kept; of keys, f32[dim] how much more they scatter than those that they stand for, and
-/// bf16[dim] each, what channels are multiplied by when they are read and what is added then; the kept tokens,
+/// A head's page of 64 keys or values of which 16 tokens are kept as they are and the others in 2 bits (MiKV): a bit
+/// for each token, set when it is kept; of keys, f32[dim] how much more they scatter than those that they stand for,
+/// and bf16[dim] each, what channels are multiplied by when they are read and what is added then; the kept tokens,
 /// bf16[16][dim]; then of each other token, per group of 32 channels, bf16 scale and least value and a word of 32 bits
 /// for each 16 channels, with their codes from the lowest bits up.
 

@@ -1,4 +1,5 @@
-// Pages of kept and coded tokens to tiles (layout: kernels/kv_mixed.hpp): 16 tokens become rows, which are put in order.
+// Pages of kept and coded tokens to tiles (layout: kernels/kv_mixed.hpp): 16 tokens become rows, which are put in
+// order.
 
 #include "kernels/kv_mixed.hpp"
 
