@@ -1,23 +1,21 @@
 // Needles in a long text: needles MODEL.gguf TEXT [--tokens N] [--needles N] [--kv NAME] [--kv-recall BYTES]
-//                                                 [--kv-memory BYTES] [--look-ahead] [--alike]
+//                                                 [--kv-memory BYTES] [--alike]
 // Sentences with a number are put into the first N tokens of a text, evenly; the number of each is asked for, greedily,
-// with the whole cache in bf16 and then as the options say, with --look-ahead also with a guessed token beside each.
-// Also says how far the logits are from those of bf16 when its tokens are fed, and how fast they decode.
+// with the whole cache in bf16 and then as the options say. Also says how far the logits are from those of bf16 when
+// its tokens are fed, and how fast they decode.
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <memory>
-#include <optional>
 #include <random>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/units.hpp"
-#include "model/model.hpp"
+#include "measure/quality.hpp"
 
 namespace {
 
@@ -83,52 +81,38 @@ TokenId best(std::span<const float> logits) {
   return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-double divergence(std::span<const float> p, std::span<const float> q) {
-  const auto log_sum = [](std::span<const float> x) {
-    const double top = *std::max_element(x.begin(), x.end());
-    double sum = 0;
-    for (const float v : x) sum += std::exp(v - top);
-    return top + std::log(sum);
-  };
-  const double p_sum = log_sum(p), q_sum = log_sum(q);
-  double total = 0;
-  for (std::size_t i = 0; i < p.size(); ++i) total += std::exp(p[i] - p_sum) * (p[i] - p_sum - q[i] + q_sum);
-  return total;
-}
-
 /// A model that has read the haystack.
 class Reader {
 public:
   Reader(const std::string& path, const ModelOptions& options, const std::string& text, std::size_t length,
          std::span<const Needle> needles)
       : needles_(needles), model_(Model::load(path, ledger_, pool_, options)) {
-    logits_.resize(2 * model_->config().vocab_size);
+    logits_.resize(model_->config().vocab_size);
     haystack_ = model_->new_sequence(length + 1024);
     const auto start = Clock::now();
-    feed(*haystack_, make_haystack(model_->tokenizer(), text, length, needles));
+    model_->feed(*haystack_, make_haystack(model_->tokenizer(), text, length, needles), logits_);
     fmt::print("  read at {:.0f} tokens/s, then {} of KV\n", static_cast<double>(haystack_->length()) / since(start),
                format_bytes(ledger_.report().by_tag[static_cast<std::size_t>(Tag::kv)]));
   }
 
-  /// `forced`: the answers whose tokens are fed; null: its own. `look_ahead`: beside each token a guess of the next.
-  Result answer(bool look_ahead, const Result* forced) {
+  /// `forced`: the answers whose tokens are fed; null: its own.
+  Result answer(const Result* forced) {
     Result result;
     for (std::size_t i = 0; i < needles_.size(); ++i) {
       const auto sequence = haystack_->fork();
-      feed(*sequence, model_->tokenizer().encode(needles_[i].question, {.add_special = false}));
+      model_->feed(*sequence, model_->tokenizer().encode(needles_[i].question, {.add_special = false}), logits_);
       Answer answer;
-      std::optional<TokenId> guess;
       const auto start = Clock::now();
       for (std::size_t t = 0; t < kAnswerTokens; ++t) {
-        const std::span<const float> now = row(0);
-        answer.logits.emplace_back(now.begin(), now.end());
-        answer.tokens.push_back(best(now));
+        answer.logits.push_back(logits_);
+        answer.tokens.push_back(best(logits_));
         if (forced) {
           const Answer& right = forced->answers[i];
-          result.divergence += divergence(right.logits[t], now);
+          result.divergence += divergence(right.logits[t], logits_);
           result.agree += right.tokens[t] == answer.tokens[t];
         }
-        step(*sequence, forced ? forced->answers[i].tokens[t] : answer.tokens[t], look_ahead, guess);
+        const TokenId token = forced ? forced->answers[i].tokens[t] : answer.tokens[t];
+        model_->feed(*sequence, {&token, 1}, logits_);
         ++result.decoded;
       }
       result.seconds += since(start);
@@ -147,36 +131,10 @@ private:
   using Clock = std::chrono::steady_clock;
   static double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-  std::span<const float> row(std::size_t i) const {
-    const std::size_t vocab = model_->config().vocab_size;
-    return {logits_.data() + i * vocab, vocab};
-  }
   bool says(const Result& result, std::size_t needle) const {
     std::string said;
     for (const TokenId token : result.answers[needle].tokens) said += model_->tokenizer().piece(token);
     return said.find(needles_[needle].number) != said.npos;
-  }
-  void feed(Sequence& sequence, std::span<const TokenId> tokens) {
-    for (std::size_t at = 0; at < tokens.size();) {
-      const std::size_t end = std::min(at + model_->most_rows(sequence), tokens.size());
-      std::vector<Row> rows;
-      for (; at < end; ++at) rows.push_back({tokens[at], &sequence, at + 1 == tokens.size()});
-      model_->forward(rows, logits_);
-    }
-  }
-  void step(Sequence& sequence, TokenId token, bool look_ahead, std::optional<TokenId>& guess) {
-    const std::size_t stored = sequence.length();
-    std::vector<Row> rows{{token, &sequence, true}};
-    if (look_ahead && !guess) {
-      model_->forward(rows, logits_);
-      guess = best(row(0));
-      sequence.truncate(stored);
-    }
-    if (look_ahead) rows.push_back({*guess, &sequence, true});
-    model_->forward(rows, logits_);
-    if (!look_ahead) return;
-    guess = best(row(1));
-    if (sequence.truncate(stored + 1) != stored + 1) fail("cannot go back");
   }
 
   std::span<const Needle> needles_;
@@ -193,7 +151,7 @@ int main(int argc, char** argv) try {
   CLI::App app("Needles in a long text");
   std::string path, text, kv = "cq-1", recall, memory;
   std::size_t length = 30000, count = 12;
-  bool look_ahead = false, alike = false;
+  bool alike = false;
   app.add_option("MODEL", path)->required();
   app.add_option("TEXT", text)->required();
   app.add_option("--tokens", length);
@@ -201,7 +159,6 @@ int main(int argc, char** argv) try {
   app.add_option("--kv", kv);
   app.add_option("--kv-recall", recall);
   app.add_option("--kv-memory", memory);
-  app.add_flag("--look-ahead", look_ahead);
   app.add_flag("--alike", alike);
   CLI11_PARSE(app, argc, argv);
   text = read_text_file(text);
@@ -212,21 +169,17 @@ int main(int argc, char** argv) try {
   if (!memory.empty()) options.kv_spill.limit = parse_size(memory, 0);
   fmt::print("bf16\n");
   Reader whole(path, {}, text, length, needles);
-  const Result full = whole.answer(false, nullptr);
+  const Result full = whole.answer(nullptr);
   const auto speed = [](const Result& r) { return static_cast<double>(r.decoded) / r.seconds; };
-  fmt::print("  finds {} of {}, {:.2f} tokens/s\n", whole.found(full, nullptr), count, speed(full));
+  const std::size_t found = whole.found(full, nullptr);
+  fmt::print("  finds {} of {}, {:.2f} tokens/s\n", found, count, speed(full));
   fmt::print("{} {}\n", kv, recall.empty() ? memory : recall);
   Reader reader(path, options, text, length, needles);
-  std::size_t missed = 0;
-  for (const bool ahead : {false, true}) {
-    if (ahead && !look_ahead) break;
-    const Result own = reader.answer(ahead, nullptr), forced = reader.answer(ahead, &full);
-    missed = whole.found(full, nullptr) - whole.found(full, &own);
-    fmt::print("  {}finds {} of those of bf16, {:.2f} tokens/s; its tokens fed: KL {:.5f}, {} of {} the same\n",
-               ahead ? "looking ahead " : "", whole.found(full, &own), speed(own),
-               forced.divergence / static_cast<double>(forced.decoded), forced.agree, forced.decoded);
-  }
-  return missed > 0;
+  const Result own = reader.answer(nullptr), forced = reader.answer(&full);
+  const std::size_t too = whole.found(full, &own);
+  fmt::print("  finds {} of those of bf16, {:.2f} tokens/s; its tokens fed: KL {:.5f}, {} of {} the same\n", too,
+             speed(own), forced.divergence / static_cast<double>(forced.decoded), forced.agree, forced.decoded);
+  return found > too;
 } catch (const std::exception& e) {
   return std::fprintf(stderr, "%s\n", e.what()), 2;
 }

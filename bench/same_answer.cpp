@@ -75,12 +75,7 @@ std::vector<std::uint64_t> run_batches(const std::string& path, std::size_t batc
     for (std::size_t b = 0; b < n; ++b) {
       sequences.push_back(model->new_sequence(8192));
       const std::vector<TokenId> prompt = model->tokenizer().encode(texts[from + b]);
-      for (std::size_t at = 0; at < prompt.size();) {
-        std::vector<Row> rows;
-        for (std::size_t most = model->most_rows(*sequences[b]); rows.size() < most && at < prompt.size(); ++at)
-          rows.push_back({prompt[at], sequences[b].get(), at + 1 == prompt.size()});
-        model->forward(rows, std::span(logits).subspan(b * vocab, vocab));
-      }
+      model->feed(*sequences[b], prompt, std::span(logits).subspan(b * vocab, vocab));
       hashes[from + b] = hash_logits(0, std::span(logits).subspan(b * vocab, vocab));
     }
     for (std::size_t step = 0;; ++step) {

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -39,12 +38,7 @@ int main(int argc, char** argv) try {
   const std::string file = folder + "/snug-sequence.kv";
   {
     const auto sequence = model->new_sequence(length + 64);
-    for (std::size_t at = 0; at < length;) {
-      const std::size_t end = std::min(at + model->most_rows(*sequence), length);
-      std::vector<Row> rows;
-      for (; at < end; ++at) rows.push_back({tokens[at], sequence.get(), false});
-      model->forward(rows, logits);
-    }
+    model->feed(*sequence, tokens, {});
     model->save(*sequence, tokens, file);
   }
   std::vector<std::unique_ptr<Sequence>> sequences;

@@ -39,7 +39,7 @@ target_link_libraries(kv_reference PRIVATE snug_measure)
 snug_warnings(kv_reference)
 
 add_executable(needles bench/needles.cpp)
-target_link_libraries(needles PRIVATE snug_model CLI11::CLI11)
+target_link_libraries(needles PRIVATE snug_measure CLI11::CLI11)
 snug_warnings(needles)
 
 add_executable(sequences bench/sequences.cpp)

@@ -37,12 +37,9 @@ TokenId token_at(const Model& model, std::size_t i) {
 
 /// Feeds `count` tokens; logits of the last one only.
 void feed(Model& model, Sequence& sequence, std::size_t count, std::vector<float>& logits) {
-  for (std::size_t at = 0; at < count;) {
-    std::vector<Row> rows;
-    for (const std::size_t most = model.most_rows(sequence); rows.size() < most && at < count; ++at)
-      rows.push_back({token_at(model, sequence.length() + rows.size()), &sequence, at + 1 == count});
-    model.forward(rows, logits);
-  }
+  std::vector<TokenId> tokens;
+  for (std::size_t i = 0; i < count; ++i) tokens.push_back(token_at(model, sequence.length() + i));
+  model.feed(sequence, tokens, logits);
 }
 
 double measure_prefill(Model& model, std::size_t tokens, std::size_t depth, int repeats, std::vector<float>& logits) {

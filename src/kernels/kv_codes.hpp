@@ -57,6 +57,9 @@ struct KvCodes {
   constexpr std::size_t outlier_values() const { return column_offset(columns); }
   constexpr std::size_t outlier_places() const { return outlier_values() + depth * outliers * 2; }
   constexpr std::size_t place_bytes() const { return positions() <= 256 ? 1 : 2; }
+  constexpr std::size_t place(const std::byte* at) const {
+    return static_cast<std::size_t>(at[0]) | (place_bytes() == 2 ? static_cast<std::size_t>(at[1]) << 8 : 0);
+  }
   constexpr std::size_t factor_scales() const {
     return (outlier_places() + depth * outliers * place_bytes() + 1) / 2 * 2;
   }

@@ -69,8 +69,7 @@ void for_each_outlier(const KvCodes& codes, const std::byte* page, F&& f) {
   std::size_t value = codes.outlier_values();
   for (std::size_t l = 0; l < codes.depth; ++l)
     for (std::size_t k = 0; k < codes.outliers; ++k, value += sizeof(bf16_t), place += codes.place_bytes()) {
-      std::size_t at = std::to_integer<std::size_t>(place[0]);
-      if (codes.place_bytes() == 2) at |= std::to_integer<std::size_t>(place[1]) << 8;
+      const std::size_t at = codes.place(place);
       // A damaged page must not lead elsewhere.
       if (at < codes.positions()) f(l, at, value);
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <tuple>
 
 #include "base/error.hpp"
@@ -15,10 +16,6 @@ namespace {
 constexpr unsigned kDepth = 64;            // reads in flight
 constexpr float kLeastWeight = 1.0f / 64;  // of a tile that is worth reading, of a head's queries together
 constexpr float kReplace = 1.25f;          // times the weight of what it takes the place of
-
-}  // namespace
-
-namespace {
 
 /// copy(values' offset among a page's, where tiles lie together, count).
 template <class Copy>
@@ -35,26 +32,16 @@ void each_tile(const KvShape& shape, Copy copy) {
 
 }  // namespace
 
-void interleave_tiles(const KvShape& shape, const std::byte* page, std::byte* out, std::size_t bytes) {
+void interleave_tiles(const KvShape& shape, const std::byte* page, std::byte* out, std::size_t bytes, bool back) {
   each_tile(shape, [&](std::size_t apart, std::size_t together, std::size_t count) {
-    std::memcpy(out + together * sizeof(bf16_t), page + apart * sizeof(bf16_t), count * sizeof(bf16_t));
+    const std::size_t from = back ? together : apart, to = back ? apart : together;
+    std::memcpy(out + to * sizeof(bf16_t), page + from * sizeof(bf16_t), count * sizeof(bf16_t));
   });
   std::memcpy(out + shape.page_bytes(), page + shape.page_bytes(), bytes - shape.page_bytes());
 }
 
-void part_tiles(const KvShape& shape, const std::byte* together_page, std::byte* out, std::size_t bytes) {
-  each_tile(shape, [&](std::size_t apart, std::size_t together, std::size_t count) {
-    std::memcpy(out + apart * sizeof(bf16_t), together_page + together * sizeof(bf16_t), count * sizeof(bf16_t));
-  });
-  std::memcpy(out + shape.page_bytes(), together_page + shape.page_bytes(), bytes - shape.page_bytes());
-}
-
 KvRecall::KvRecall(Ledger& ledger, std::span<const KvShape> shapes, Bytes bytes)
-    : shapes_(shapes.begin(), shapes.end()),
-      layers_(shapes.size()),
-      reading_(shapes.size()),
-      errors_(shapes.size()),
-      reader_(AsyncReader::create(kDepth)) {
+    : shapes_(shapes.begin(), shapes.end()), layers_(shapes.size()), reader_(AsyncReader::create(kDepth)) {
   std::size_t size = 0;
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
     if (shapes_[layer].window > 0 || shapes_[layer].kv_heads == 0) continue;
@@ -74,7 +61,7 @@ const bf16_t* KvRecall::find(std::size_t layer, std::size_t head, std::size_t ti
 }
 
 void KvRecall::begin(std::size_t layer, std::size_t tiles) {
-  wait(layer);
+  wait();
   const std::size_t parts = (tiles + kPartTiles - 1) / kPartTiles, values = parts * shapes_[layer].group;
   for (Head& head : layers_[layer]) {
     head.most.assign(values, -std::numeric_limits<float>::infinity());
@@ -83,9 +70,9 @@ void KvRecall::begin(std::size_t layer, std::size_t tiles) {
   }
 }
 
-void KvRecall::wait(std::size_t layer) {
-  wait_for(layer);
-  if (!errors_[layer].empty()) fail<IoError>("{}", errors_[layer]);
+void KvRecall::wait() {
+  while (reader_->in_flight() > 0) take_results();
+  if (!error_.empty()) fail<IoError>("{}", error_);
 }
 
 void KvRecall::note(std::size_t layer, std::size_t head, std::size_t part, std::span<const AttentionState> states,
@@ -135,9 +122,8 @@ std::vector<std::pair<std::size_t, std::size_t>> KvRecall::choose(
     return std::tie(b.weight, a.head, a.tile) < std::tie(a.weight, b.head, b.tile);
   });
   // Those that weigh least give way.
-  std::vector<std::size_t> victims;
-  for (std::size_t i = 0; i < slots_.size(); ++i)
-    if (!slots_[i].reading) victims.push_back(i);
+  std::vector<std::size_t> victims(slots_.size());
+  std::iota(victims.begin(), victims.end(), std::size_t{0});
   const std::size_t most = std::min(candidates.size(), victims.size());
   std::partial_sort(victims.begin(), victims.begin() + static_cast<std::ptrdiff_t>(most), victims.end(),
                     [&](std::size_t a, std::size_t b) { return slots_[a].weight < slots_[b].weight; });
@@ -149,7 +135,7 @@ std::vector<std::pair<std::size_t, std::size_t>> KvRecall::choose(
     if (slot.weight >= 0) free(slot);
     slot.layer = layer, slot.head = new_one.head, slot.tile = new_one.tile, slot.weight = new_one.weight;
     layers_[layer][slot.head].slot_of[slot.tile] = static_cast<std::uint32_t>(victims[i]);
-    read(victims[i], where(slot.head, slot.tile));
+    read(slot, where(slot.head, slot.tile));
     changed.emplace_back(slot.head, slot.tile / kPartTiles);
   }
   std::sort(changed.begin(), changed.end());
@@ -162,35 +148,21 @@ void KvRecall::free(Slot& slot) {
   slot.weight = -1;
 }
 
-void KvRecall::read(std::size_t index, const FileRange& tile) {
-  Slot& slot = slots_[index];
+void KvRecall::read(Slot& slot, const FileRange& tile) {
   const FileRange blocks = tile.whole_blocks();
   slot.shift = static_cast<std::size_t>(tile.offset - blocks.offset);
-  slot.reading = true;
   while (reader_->in_flight() >= kDepth) take_results();
-  reader_->submit({blocks.file, blocks.offset, {slot.memory, blocks.size}, index});
-  ++reading_[slot.layer];
+  reader_->submit({blocks.file, blocks.offset, {slot.memory, blocks.size}});
 }
 
 void KvRecall::take_results() {
-  for (const ReadResult& result : reader_->wait()) {
-    Slot& slot = slots_[result.tag];
-    slot.reading = false;
-    --reading_[slot.layer];
-    if (!result.error.empty()) errors_[slot.layer] = result.error;
-  }
+  for (const ReadResult& result : reader_->wait())
+    if (!result.error.empty()) error_ = result.error;
 }
 
-void KvRecall::wait_for(std::size_t layer) {
-  while (reading_[layer] > 0) take_results();
-}
-
-void KvRecall::forget(std::size_t pages) {
+void KvRecall::forget(std::size_t pages) noexcept {
   for (Slot& slot : slots_)
-    if (slot.weight >= 0 && slot.tile >= pages * kPageTiles) {
-      wait_for(slot.layer);
-      free(slot);
-    }
+    if (slot.weight >= 0 && slot.tile >= pages * kPageTiles) free(slot);
 }
 
 }  // namespace snug

@@ -23,9 +23,8 @@ namespace snug {
 inline constexpr std::size_t kRecallRows = 1;
 
 /// A page (`bytes`: of it, with what follows the tiles) as it lies on the disk: a head's key and value tile of the same
-/// tokens side by side; and back.
-void interleave_tiles(const KvShape& shape, const std::byte* page, std::byte* out, std::size_t bytes);
-void part_tiles(const KvShape& shape, const std::byte* interleaved, std::byte* out, std::size_t bytes);
+/// tokens side by side. `back`: from there.
+void interleave_tiles(const KvShape& shape, const std::byte* page, std::byte* out, std::size_t bytes, bool back);
 
 class KvRecall {
 public:
@@ -41,7 +40,7 @@ public:
 
   /// A head's tile, keys and then values; null: it did not come back.
   const bf16_t* find(std::size_t layer, std::size_t head, std::size_t tile) const;
-  /// Before attention of a layer over so many tiles: what was chosen is there from now on. Throws IoError.
+  /// Before attention of a layer over so many tiles. Throws IoError, as wait().
   void begin(std::size_t layer, std::size_t tiles);
   /// What a partition gave to the queries of one token with one head: `states` and `tile_sums` as kernels leave them
   /// (AttentionPart). Called from many threads at once.
@@ -52,10 +51,11 @@ public:
   std::vector<std::pair<std::size_t, std::size_t>> choose(
       std::size_t layer, std::size_t first, std::size_t end,
       const std::function<FileRange(std::size_t head, std::size_t tile)>& where);
-  /// Until what choose() began to read is there. Throws IoError.
-  void wait(std::size_t layer);
+  /// Until what choose() began to read is there: it comes before anything else. Throws IoError when a read failed,
+  /// ever.
+  void wait();
   /// Pages from `pages` on are no more what they were.
-  void forget(std::size_t pages);
+  void forget(std::size_t pages) noexcept;
 
 private:
   static constexpr std::uint32_t kNone = ~std::uint32_t{0};
@@ -65,7 +65,6 @@ private:
     std::size_t shift = 0;  ///< of the tile in it
     std::size_t layer = 0, head = 0, tile = 0;
     float weight = -1;  ///< for the newest token; less than any: free
-    bool reading = false;
   };
   struct Head {
     std::vector<std::uint32_t> slot_of;  ///< of each tile
@@ -75,16 +74,14 @@ private:
   /// Weight of each tile for a head's queries.
   std::vector<float> weights(const Head& head, std::size_t group) const;
   void free(Slot& slot);
-  void read(std::size_t slot, const FileRange& tile);
-  void wait_for(std::size_t layer);
+  void read(Slot& slot, const FileRange& tile);
   void take_results();
 
   std::vector<KvShape> shapes_;
   Buffer memory_;
   std::vector<Slot> slots_;                ///< for tiles of any layer
   std::vector<std::vector<Head>> layers_;  ///< none: it does not take part
-  std::vector<std::size_t> reading_;       ///< of each layer: reads in flight
-  std::vector<std::string> errors_;        ///< of each layer
+  std::string error_;                      ///< of a read
   std::unique_ptr<AsyncReader> reader_;    ///< last: it waits for its reads before their memory goes
 };
 

@@ -38,7 +38,7 @@ void KvStore::reserve_pages(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
   const std::size_t coded = format().coded_between_calls(tokens);
   for (std::size_t layer = 0; !recall_ && layer < pages_.size(); ++layer)
-    if (pools_.recalls(layer)) recall_ = pools_.new_recall();
+    if (recalls(layer)) recall_ = pools_.new_recall();
   struct Fresh {
     std::vector<PageRef>* list;
     std::size_t index;
@@ -111,7 +111,7 @@ void KvStore::trim(std::size_t tokens) noexcept {
     const std::size_t behind = shape.window + slack_;
     const std::size_t dead = shape.window && tokens > behind ? (tokens - behind) / kPageTokens : 0;
     // Those that may come back leave memory when they are on the disk.
-    const std::size_t coded = pools_.recalls(layer) ? 0 : std::min(alone, coded_count_[layer]);
+    const std::size_t coded = recalls(layer) ? 0 : std::min(alone, coded_count_[layer]);
     auto &list = pages_[layer], &coded_list = coded_[layer];
     // What was released before is a prefix: walk back from the newest that may go until one is gone already.
     const auto release = [](std::vector<PageRef>& pages, std::size_t begin, std::size_t end) {
@@ -135,11 +135,11 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     // What is on the disk is not brought back to be written to.
     oldest = std::max(oldest, spilled_pages(layer) * kPageTokens);
+    if (!format().coded() || shapes()[layer].kv_heads == 0) continue;
     // Rows see the newest pages in bf16: they must be there.
     std::size_t first = pages_[layer].size();
-    while (format().coded() && first > kFirstPages && pages_[layer][first - 1]) --first;
-    if (format().coded() && first > kFirstPages && shapes()[layer].kv_heads > 0)
-      oldest = std::max(oldest, (first + kRecentPages) * kPageTokens);
+    while (first > kFirstPages && pages_[layer][first - 1]) --first;
+    if (first > kFirstPages) oldest = std::max(oldest, (first + kRecentPages) * kPageTokens);
   }
   return oldest;
 }
@@ -257,7 +257,7 @@ void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part,
   const KvShape& shape = pools_.shapes()[layer];
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
   for (std::size_t t = 0; recalls(layer) && t < kPartTiles && (part * kPartTiles + t) / kPageTiles < coded; ++t)
-    if (raw_tile(layer, head, part * kPartTiles + t).keys) out.exact |= 1u << t;
+    if (out.keys[t]) out.exact |= 1u << t;
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
     const std::size_t page = part * kPartPages + p;
     const std::byte* at = coded_page(layer, page);

@@ -71,8 +71,8 @@ public:
   /// Decodes the first `pages` pages of a layer, for decode_part() to find. Layers are best taken in order. REQUIRES:
   /// KvFormat::chained().
   void reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages);
-  /// Of the first `coded` pages, those in the partition come as the codec has them where kernels multiply that, else
-  /// decoded into `memory` (room for a partition's tiles of keys and values).
+  /// Of the first `coded` pages, those in the partition whose tiles part() did not find all come as the codec has them
+  /// where kernels multiply that, else decoded into `memory` (room for a partition's tiles of keys and values).
   void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
                    PartTiles& out) const;
 
@@ -109,7 +109,7 @@ public:
   void note_weights(std::size_t layer, std::size_t head, std::size_t part, std::span<const AttentionState> states,
                     const float* tile_sums);
   std::vector<std::pair<std::size_t, std::size_t>> choose_recall(std::size_t layer, std::size_t rows);
-  void await_recall(std::size_t layer) { recall_->wait(layer); }
+  void await_recall() { recall_->wait(); }
 
   /// Of its pages and summaries in memory, shared ones too.
   Bytes memory_bytes() const;

@@ -38,7 +38,7 @@ void KvStore::each_page(std::size_t layer, const std::function<void(std::span<st
       const ReadAhead::Lease lease = pools_.spill()->read(*spilled_[layer][i / extent_pages(layer)]);
       const std::byte* there = lease.data + i % extent_pages(layer) * bytes;
       if (recalls(layer))
-        part_tiles(shapes()[layer], there, page.data(), bytes);
+        interleave_tiles(shapes()[layer], there, page.data(), bytes, true);
       else
         std::memcpy(page.data(), there, bytes);
       f(page);

@@ -19,7 +19,7 @@ bool KvStore::may_spill(std::size_t layer) const {
   if (shapes()[layer].kv_heads == 0 || shapes()[layer].window > 0) return false;
   const std::size_t begin = spilled_pages(layer), end = begin + extent_pages(layer);
   if (!format().coded()) return end + kRecentPages <= stored_ / kPageTokens;
-  if (pools_.recalls(layer)) return end <= std::min(coded_count_[layer], only_coded(format(), stored_));
+  if (recalls(layer)) return end <= std::min(coded_count_[layer], only_coded(format(), stored_));
   // Pages that are there coded and no longer in bf16.
   return end <= coded_count_[layer] && end < pages_[layer].size() && !pages_[layer][end - 1];
 }
@@ -29,20 +29,20 @@ void KvStore::spill_extent(std::size_t layer) {
   const std::size_t begin = spilled_pages(layer), count = extent_pages(layer);
   const std::size_t bytes = pools_.spill_page_bytes(layer);
   spilled_[layer].push_back(pools_.spill()->write(count, bytes, [&](std::size_t page, std::byte* to) {
-    if (const std::byte* from = list[begin + page].data(); !from)
-      return;
-    else if (recalls(layer))
-      interleave_tiles(shapes()[layer], from, to, bytes);
+    const std::byte* from = list[begin + page].data();
+    if (!from) return;  // the first one is not coded
+    if (recalls(layer))
+      interleave_tiles(shapes()[layer], from, to, bytes, false);
     else
       std::memcpy(to, from, bytes);
   }));
-  const std::size_t stay = pools_.recalls(layer) ? kFirstPages : 0;  // seen as they are, and by every query
+  const std::size_t stay = recalls(layer) ? kFirstPages : 0;  // seen as they are, and by every query
   for (std::size_t page = std::max(begin, stay); page < begin + count; ++page) list[page] = {};
 }
 
 void KvStore::make_room(Bytes bytes) {
   for (std::size_t layer = 0; layer < shapes().size(); ++layer)
-    while (pools_.recalls(layer) && may_spill(layer)) spill_extent(layer);
+    while (recalls(layer) && may_spill(layer)) spill_extent(layer);
   if (pools_.spill()->limit() == 0) return;
   while (pools_.used_bytes() + bytes > pools_.spill()->limit() && spill_next()) {
   }
@@ -79,17 +79,15 @@ KvStore::RawTile KvStore::raw_tile(std::size_t layer, std::size_t head, std::siz
   const KvShape& shape = shapes()[layer];
   const std::size_t page = tile / kPageTiles, in_page = tile % kPageTiles;
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
-  const std::byte* there = pages_[layer][page].data();
-  const bool lent = !there && spills_raw(layer) && page < lent_.size();
-  if (lent) there = lent_[page];
-  const auto* head_tiles = reinterpret_cast<const bf16_t*>(there) + shape.offset(KvSide::keys, head);
-  const bf16_t* keys = nullptr;  // with the values behind them
-  if (recalls(layer) && lent && there)
-    keys = head_tiles + in_page * (key_values + value_values);
-  else if (there)
+  const std::byte *own = pages_[layer][page].data(),
+                  *lent = spills_raw(layer) && page < lent_.size() ? lent_[page] : nullptr;
+  const std::byte* there = own ? own : lent;
+  const auto* head_tiles = there ? reinterpret_cast<const bf16_t*>(there) + shape.offset(KvSide::keys, head) : nullptr;
+  if (own || (lent && !recalls(layer)))
     return {head_tiles + in_page * key_values, head_tiles + kPageTiles * key_values + in_page * value_values};
-  else if (recalls(layer))
-    keys = recall_->find(layer, head, tile);
+  if (!recalls(layer)) return {};
+  // A tile's values lie behind its keys.
+  const bf16_t* keys = lent ? head_tiles + in_page * (key_values + value_values) : recall_->find(layer, head, tile);
   return keys ? RawTile{keys, keys + key_values} : RawTile{};
 }
 

@@ -78,6 +78,16 @@ PerplexityResult perplexity(Model& model, const std::vector<TokenId>& tokens, co
   return result;
 }
 
+double divergence(std::span<const float> p, std::span<const float> q) {
+  const double p_sum = kernels().log_sum_exp(p.data(), p.size()), q_sum = kernels().log_sum_exp(q.data(), q.size());
+  double total = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const double log_p = p[i] - p_sum;
+    total += std::exp(log_p) * (log_p - (q[i] - q_sum));
+  }
+  return total;
+}
+
 DivergenceResult divergence(Model& model, Model& reference, const std::vector<TokenId>& tokens,
                             const TextWindows& windows) {
   const std::size_t count = count_windows(tokens, windows), context = windows.context;
@@ -93,13 +103,7 @@ DivergenceResult divergence(Model& model, Model& reference, const std::vector<To
     run_window(model, window, 0, windows.one_by_one ? 1 : chunk,
                [&](std::size_t position, std::span<const float> logits) {
                  const std::vector<float>& p = expected[position];
-                 const double p_sum = kernels().log_sum_exp(p.data(), p.size()),
-                              q_sum = kernels().log_sum_exp(logits.data(), logits.size());
-                 double kl = 0;
-                 for (std::size_t i = 0; i < p.size(); ++i) {
-                   const double log_p = p[i] - p_sum;
-                   kl += std::exp(log_p) * (log_p - (logits[i] - q_sum));
-                 }
+                 const double kl = divergence(p, logits);
                  result.mean_kl += kl;
                  result.max_kl = std::max(result.max_kl, kl);
                  same += std::max_element(p.begin(), p.end()) - p.begin() ==

@@ -2,6 +2,7 @@
 /// Quality on a text: perplexity, and how far a model's predictions are from a reference's.
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "model/model.hpp"
@@ -31,6 +32,9 @@ struct DivergenceResult {
   double mean_kl = 0, max_kl = 0;  ///< KL(reference || model) per token
   double same_top = 0;             ///< share of tokens where both have the same likeliest next token
 };
+
+/// KL(p || q) of the next token, from the logits of two models.
+double divergence(std::span<const float> p, std::span<const float> q);
 
 /// Both models over the same windows, every position scored.
 DivergenceResult divergence(Model& model, Model& reference, const std::vector<TokenId>& tokens,

@@ -249,7 +249,7 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
   }
   if (!tasks.empty()) {
     for (const RowRun& run : runs)
-      if (run.kv->looks_back(kv_layer, run.count)) run.kv->await_recall(kv_layer);
+      if (run.kv->looks_back(kv_layer, run.count)) run.kv->await_recall();
     attend();
   }
   pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {

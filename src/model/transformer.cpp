@@ -42,6 +42,15 @@ Products::Act activation(Activation a) {
 
 }  // namespace
 
+void Model::feed(Sequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) {
+  for (std::size_t at = 0; at < tokens.size();) {
+    std::vector<Row> rows;
+    for (const std::size_t most = most_rows(sequence); rows.size() < most && at < tokens.size(); ++at)
+      rows.push_back({tokens[at], &sequence, !logits.empty() && at + 1 == tokens.size()});
+    forward(rows, logits);
+  }
+}
+
 std::unique_ptr<Model> Model::load(const std::string& path, Ledger& ledger, ThreadPool& pool, ModelOptions options) {
   return std::make_unique<Transformer>(GgufFile::open(path), ledger, pool, options);
 }

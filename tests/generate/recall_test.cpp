@@ -39,11 +39,10 @@ std::vector<std::vector<float>> logits_of(TinyEngine& engine, std::size_t prompt
   const auto sequence = engine.model.new_sequence(2048);
   std::vector<float> logits(engine.model.config().vocab_size);
   for (std::size_t at = 0; at < tokens.size();) {
-    const std::size_t end = at < prompt ? std::min(prompt, at + engine.model.most_rows(*sequence)) : at + 1;
-    std::vector<Row> rows;
-    for (; at < end; ++at) rows.push_back({tokens[at], sequence.get(), at + 1 == end});
-    engine.model.forward(rows, logits);
-    if (at >= prompt) all.push_back(logits);
+    const std::size_t fed = at == 0 ? prompt : 1;
+    engine.model.feed(*sequence, std::span(tokens).subspan(at, fed), logits);
+    all.push_back(logits);
+    at += fed;
   }
   return all;
 }

@@ -13,18 +13,14 @@
 #include "kernels/attention_part.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/kv_tile.hpp"
+#include "support/bf16_value.hpp"
 
 namespace snug {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-float bf16_value(bf16_t x) {
-  const std::uint32_t bits = std::uint32_t{x} << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
+using testing_support::bf16_value;
 
 /// Queries, and keys and values of up to 256 tokens in tiles.
 struct Problem {

@@ -11,18 +11,14 @@
 
 #include "kernels/kernels.hpp"
 #include "kernels/kv_tile.hpp"
+#include "support/bf16_value.hpp"
 
 namespace snug {
 namespace {
 
 constexpr std::size_t kTokens = 64, kTiles = kTokens / kTileTokens;
 
-float bf16_value(bf16_t x) {
-  const std::uint32_t bits = std::uint32_t{x} << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
+using testing_support::bf16_value;
 
 KvCodes key_codes(std::size_t bits, std::size_t group, std::size_t dim) {
   return {bits, dim, kTiles, group, kv_tile_values(dim), 2 * kTileTokens};

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -13,16 +12,14 @@
 #include "kernels/kv_mixed.hpp"
 #include "kernels/kv_pruned.hpp"
 #include "kernels/kv_tile.hpp"
+#include "support/bf16_value.hpp"
 #include "support/random_values.hpp"
 
 namespace snug {
 namespace {
 
+using testing_support::bf16_value;
 using testing_support::random_values;
-
-float bf16_value(bf16_t x) {
-  return std::bit_cast<float>(std::uint32_t{x} << 16);
-}
 
 TEST(KvLinesTest, ProductsAreAdded) {
   for (const KernelTable* k : available_kernels())

@@ -18,13 +18,6 @@ SNUG_INLINE F32x16 load_int8(const std::byte* p) {
   return to_f32(out);
 }
 
-SNUG_INLINE float widen_bf16(bf16_t x) {
-  const std::uint32_t bits = std::uint32_t{x} << 16;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 /// out[q][position] += what the lines [line, line + depth) of the page's corrections give for x[q].
 inline void add_corrections(const std::byte* page, const KvCodes& codes, std::size_t line, std::size_t depth,
                             const float* x, std::size_t x_stride, std::size_t count, float* out,
@@ -56,8 +49,7 @@ inline void add_corrections(const std::byte* page, const KvCodes& codes, std::si
   const std::byte* places = page + codes.outlier_places() + first * codes.place_bytes();
   for (std::size_t l = 0; l < depth; ++l)
     for (std::size_t k = 0; k < codes.outliers; ++k, ++values, places += codes.place_bytes()) {
-      std::size_t at = static_cast<std::size_t>(places[0]);
-      if (codes.place_bytes() == 2) at |= static_cast<std::size_t>(places[1]) << 8;
+      const std::size_t at = codes.place(places);
       if (at >= codes.positions()) continue;  // a damaged page must not lead elsewhere
       const float value = widen_bf16(*values);
       for (std::size_t q = 0; q < count; ++q) out[q * out_stride + at] += x[q * x_stride + l] * value;

@@ -22,6 +22,9 @@ SNUG_INLINE Vector load_vector(const void* p) {
 SNUG_INLINE U32x16 load_u32(const void* p) {
   return load_vector<U32x16>(p);
 }
+SNUG_INLINE void store_words(void* p, U32x16 v) {
+  std::memcpy(p, &v, sizeof(v));
+}
 SNUG_INLINE U32x16 widen(U8x16 v) {
   return __builtin_convertvector(v, U32x16);
 }
@@ -42,6 +45,19 @@ SNUG_INLINE F32x16 as_f32(U32x16 v) {
   F32x16 out;
   static_assert(sizeof(out) == sizeof(v));
   std::memcpy(&out, &v, sizeof(v));
+  return out;
+}
+/// The lower and the upper half of each word, which are bf16.
+SNUG_INLINE F32x16 even_bf16(U32x16 v) {
+  return as_f32(v << splat(16));
+}
+SNUG_INLINE F32x16 odd_bf16(U32x16 v) {
+  return as_f32(v & splat(0xffff0000u));
+}
+SNUG_INLINE float widen_bf16(std::uint16_t v) {
+  const std::uint32_t bits = std::uint32_t{v} << 16;
+  float out;
+  std::memcpy(&out, &bits, sizeof(out));
   return out;
 }
 /// Lanes as signed integers, converted.

@@ -26,10 +26,6 @@ SNUG_INLINE void unzip(U32x16 a, U32x16 b, U32x16& even, U32x16& odd) {
   odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
-SNUG_INLINE void store_words(void* p, U32x16 v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-
 template <std::size_t kWidth>
 void keys(const std::uint8_t* codes, const bf16_t* centroids, std::size_t groups, bf16_t* tiles) {
   constexpr std::size_t kPairs = kWidth / 2;

@@ -21,17 +21,16 @@ SNUG_INLINE U32x16 round_bf16(F32x16 x) {
 
 /// Lanes of `even` and `odd` in turn, as bf16.
 SNUG_INLINE void store_pairs(bf16_t* p, F32x16 even, F32x16 odd) {
-  const U32x16 zipped = round_bf16(even) >> splat(16) | (round_bf16(odd) & splat(0xffff0000u));
-  __builtin_memcpy(p, &zipped, sizeof zipped);
+  store_words(p, round_bf16(even) >> splat(16) | (round_bf16(odd) & splat(0xffff0000u)));
 }
 
 struct Turn {
   F32x16 cos, sin;
 };
 
-/// Of pair i and tokens t to t + 15 of the page.
-SNUG_INLINE Turn turn_of(const KvRotation& r, std::size_t i, std::size_t t) {
-  const F32x16 cos = set1(r.cos[i]), sin = set1(r.sin[i]);
+/// Of pair i and tokens t to t + 15 of the page; its cosines and sines are multiplied by `factor`.
+SNUG_INLINE Turn turn_of(const KvRotation& r, std::size_t i, std::size_t t, float factor = 1) {
+  const F32x16 cos = set1(r.cos[i] * factor), sin = set1(r.sin[i] * factor);
   const F32x16 oc = load(r.offset_cos + i * kTokens + t), os = load(r.offset_sin + i * kTokens + t);
   return {sub(mul(cos, oc), mul(sin, os)), add(mul(sin, oc), mul(cos, os))};
 }
@@ -49,8 +48,8 @@ void tiles_to_lines(const bf16_t* tiles, const KvLines& l, float* lines) {
     for (std::size_t v = 0; v < l.vectors; ++v) {
       const U32x16 pairs = load_u32(tiles + p * l.pair_stride + v * l.vector_stride);
       float* even = lines + 2 * p * l.length() + v * 16;
-      store(even, as_f32(pairs << splat(16)));
-      store(even + l.length(), as_f32(pairs & splat(0xffff0000u)));
+      store(even, even_bf16(pairs));
+      store(even + l.length(), odd_bf16(pairs));
     }
 }
 
@@ -66,29 +65,24 @@ void rotate_lines(float* lines, const KvRotation& r, bool back) {
   for (std::size_t i = 0; i < r.pairs; ++i) {
     float* a = lines + (r.split_half ? i : 2 * i) * kTokens;
     float* b = a + (r.split_half ? r.pairs : 1) * kTokens;
-    const float factor = back ? r.inverse_square : 1;
-    const F32x16 cos = set1(r.cos[i] * factor), sin = set1(r.sin[i] * factor);
     for (std::size_t t = 0; t < kTokens; t += 16) {
-      const F32x16 oc = load(r.offset_cos + i * kTokens + t), os = load(r.offset_sin + i * kTokens + t);
-      const F32x16 c = sub(mul(cos, oc), mul(sin, os));
-      F32x16 s = add(mul(sin, oc), mul(cos, os));
-      if (back) s = sub(zero(), s);
-      const F32x16 x = load(a + t), y = load(b + t);
-      store(a + t, sub(mul(x, c), mul(y, s)));
-      store(b + t, add(mul(x, s), mul(y, c)));
+      Turn by = turn_of(r, i, t, back ? r.inverse_square : 1);
+      if (back) by.sin = sub(zero(), by.sin);
+      F32x16 x = load(a + t), y = load(b + t);
+      turn_pair(x, y, by);
+      store(a + t, x);
+      store(b + t, y);
     }
   }
 }
 
 void rotate_key_tiles(bf16_t* tiles, std::size_t dim, const KvRotation& r) {
-  const auto even_of = [](U32x16 words) { return as_f32(words << splat(16)); };
-  const auto odd_of = [](U32x16 words) { return as_f32(words & splat(0xffff0000u)); };
   constexpr std::size_t kLine = 2 * kTileTokens;  // two channels of a tile's tokens
   for (std::size_t t = 0; t < kTokens; t += kTileTokens, tiles += kv_tile_values(dim)) {
     if (!r.split_half) {
       for (std::size_t i = 0; i < r.pairs; ++i) {
         const U32x16 words = load_u32(tiles + i * kLine);
-        F32x16 x = even_of(words), y = odd_of(words);
+        F32x16 x = even_bf16(words), y = odd_bf16(words);
         turn_pair(x, y, turn_of(r, i, t));
         store_pairs(tiles + i * kLine, x, y);
       }
@@ -97,7 +91,7 @@ void rotate_key_tiles(bf16_t* tiles, std::size_t dim, const KvRotation& r) {
     for (std::size_t i = 0; i < r.pairs; i += 2) {
       bf16_t *low = tiles + i / 2 * kLine, *high = low + r.pairs / 2 * kLine;
       const U32x16 a = load_u32(low), b = load_u32(high);
-      F32x16 x0 = even_of(a), y0 = even_of(b), x1 = odd_of(a), y1 = odd_of(b);
+      F32x16 x0 = even_bf16(a), y0 = even_bf16(b), x1 = odd_bf16(a), y1 = odd_bf16(b);
       turn_pair(x0, y0, turn_of(r, i, t));
       turn_pair(x1, y1, turn_of(r, i + 1, t));
       store_pairs(low, x0, x1);

@@ -15,10 +15,6 @@ namespace {
 
 constexpr std::size_t kMaxDim = 512;
 
-SNUG_INLINE void store_words(void* p, U32x16 v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-
 /// Swaps what is off the diagonal in blocks of `kStep` lanes.
 template <std::size_t kStep, std::size_t... kLane>
 SNUG_INLINE void exchange(U32x16& a, U32x16& b, std::index_sequence<kLane...>) {
@@ -58,21 +54,14 @@ SNUG_INLINE void value_tile(const bf16_t* rows, std::size_t dim, bf16_t* tile) {
     }
 }
 
-SNUG_INLINE float upper_half(std::uint32_t word) {
-  const std::uint32_t bits = word & 0xffff0000u;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 /// factor: null, no balance.
 SNUG_INLINE void coded_row(const std::byte* token, std::size_t dim, const float* factor, const float* mean,
                            bf16_t* row) {
   const U32x16 shifts = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
   for (std::size_t group = 0; group < dim; group += KvMixed::kGroup) {
-    const auto head = load_vector<std::uint32_t>(token);
-    const F32x16 scale = set1(upper_half(head << 16)), least = set1(upper_half(head));
-    token += sizeof head;
+    const F32x16 scale = set1(widen_bf16(load_vector<bf16_t>(token))),
+                 least = set1(widen_bf16(load_vector<bf16_t>(token + sizeof(bf16_t))));
+    token += 2 * sizeof(bf16_t);
     for (std::size_t d = group; d < dim && d < group + KvMixed::kGroup; d += 16, token += sizeof(std::uint32_t)) {
       const U32x16 codes = splat(load_vector<std::uint32_t>(token)) >> shifts & splat(3);
       F32x16 x = fma(to_f32(codes), scale, least);

@@ -30,7 +30,7 @@ void unpack_pruned_keys(const std::byte* page, const KvPruned& layout, bf16_t* t
       for (std::size_t t = 0; t < 64 / kTileTokens; ++t) {
         U32x16 words = splat(mean);
         if (count == 1) words |= widen(load_vector<U16x16>(from + t * step)) << splat(bits == 1 ? 0 : 16);
-        __builtin_memcpy(tiles + t * tile, &words, sizeof words);
+        store_words(tiles + t * tile, words);
       }
     }
     used += count;
