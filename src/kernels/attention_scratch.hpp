@@ -8,24 +8,11 @@
 
 namespace snug {
 
-inline constexpr std::size_t kAttentionBlock = 12;
-
-/// Lines of coded pages that are multiplied at once.
-inline constexpr std::size_t kCodedDepth = 256;
-
-/// For products with coded pages.
-struct CodedScratch {
-  alignas(64) std::int16_t x[kAttentionBlock * kCodedDepth];
-  alignas(64) float scale[kCodedDepth], least[kCodedDepth];
-  float factor[kAttentionBlock], base[kAttentionBlock];
-};
-
 struct AttentionScratch {
   alignas(64) float scores[kAttentionBlock * kPartTokens];
   alignas(64) bf16_t probabilities[kAttentionBlock * kPartTokens];
   alignas(64) bf16_t queries[kAttentionBlock * 256];
-  alignas(64) float wide_queries[kAttentionBlock * kCodedDepth];
-  CodedScratch coded;
+  alignas(64) bf16_t squares[kAttentionBlock * kMostHeadDim];  ///< of queries
 };
 
 /// attention_scratch_bytes() leaves room for any alignment of `scratch`.

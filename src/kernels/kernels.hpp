@@ -92,13 +92,12 @@ struct KernelTable {
                 std::size_t v_dim);
 
   // --- coded pages of keys or values (kv_codes.cpp) ---
-  /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes).
+  /// codes.bytes() of `page` to the tiles of a page, and back (finite values; nearest codes; outliers and the product
+  /// of low rank are the codec's to write).
   void (*unpack_kv)(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
   void (*pack_kv)(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
-  /// tiles += a product of rank `rank` <= kMostKvRank: lines f32[pairs][rank][2] times positions
-  /// f32[rank][positions][2], of which the two of a position are equal.
-  void (*add_low_rank_kv)(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes,
-                          bf16_t* tiles);
+  /// out[groups][depth] = factor times the squares of the page's scales.
+  void (*kv_excess)(const std::byte* page, const KvCodes& codes, float factor, bf16_t* out);
 
   /// The key tiles of a page some channels of which are left out (kv_pruned.cpp); of a damaged page, any.
   void (*unpack_pruned_keys)(const std::byte* page, const KvPruned& layout, bf16_t* tiles);

@@ -1,9 +1,9 @@
 #pragma once
-/// Integer codes of a page of 64 keys or values of one head, laid out so that attention multiplies them as they are.
+/// Integer codes of a page of 64 keys or values of one head, laid out so that they become tiles in whole vectors.
 ///
-/// Seen from the product, a page is `columns` columns of 16 lanes by `depth` lines: a column is 16 tokens and a line a
-/// dimension for keys (scores add over dimensions), a column is 16 dimensions and a line a token for values (sums add
-/// over tokens). `group` columns share a scale and a least value per line: value = least + code * scale.
+/// Seen from attention's products, a page is `columns` columns of 16 lanes by `depth` lines: a column is 16 tokens and
+/// a line a dimension for keys (scores add over dimensions), a column is 16 dimensions and a line a token for values
+/// (sums add over tokens). `group` columns share a scale and a least value per line: value = least + code * scale.
 ///
 /// In memory, per group of columns: bf16 scale[depth], bf16 least[depth]; then per column units of 64 bytes. A unit is
 /// 32 words of 16 bits; word 2 * lane + i holds the codes of lines 2 p + i of 16 / bits consecutive pairs p of lines,
@@ -13,11 +13,6 @@
 #include <cstdint>
 
 namespace snug {
-
-inline constexpr std::size_t kCodedPageTokens = 64;
-
-/// Of products that are added to a page (KernelTable::add_low_rank_kv).
-inline constexpr std::size_t kMostKvRank = 8;
 
 struct KvCodes {
   std::size_t bits;     ///< 1, 2, 4 or 8
@@ -30,14 +25,12 @@ struct KvCodes {
   /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
   enum class Ends : std::uint8_t { extremes, half_means, fitted };
   Ends ends = Ends::extremes;
-  /// How much more keys in codes scatter than the keys: the difference of variances in squares of their scale.
-  float excess = 0;
-
-  /// What is added to that (GEAR): a product of rank `rank`, and `outliers` values of each line. Behind the codes lie
+  /// What is added to that (GEAR): `outliers` values of each line, and a product of rank kRank. Behind the codes lie
   /// the outliers of all lines, bf16, then their positions within the line; the factors' scales, bf16, and the factors,
   /// int8: [rank][lines], then [rank][positions].
-  std::size_t outliers = 0, rank = 0;
-  constexpr bool corrected() const { return outliers > 0 || rank > 0; }
+  static constexpr std::size_t kRank = 2;
+  std::size_t outliers = 0;
+  bool low_rank = false;
 
   /// Values of a line, and where one lies in the tiles.
   constexpr std::size_t positions() const { return 16 * columns; }
@@ -45,6 +38,7 @@ struct KvCodes {
     return line / 2 * pair_stride + position / 16 * column_stride + position % 16 * 2 + line % 2;
   }
 
+  constexpr std::size_t rank() const { return low_rank ? kRank : 0; }
   static constexpr std::size_t kUnitBytes = 64;
   constexpr std::size_t groups() const { return (columns + group - 1) / group; }
   constexpr std::size_t unit_pairs() const { return 16 / bits; }
@@ -63,9 +57,9 @@ struct KvCodes {
   constexpr std::size_t factor_scales() const {
     return (outlier_places() + depth * outliers * place_bytes() + 1) / 2 * 2;
   }
-  constexpr std::size_t factors() const { return factor_scales() + 2 * rank * 2; }
+  constexpr std::size_t factors() const { return factor_scales() + 2 * rank() * 2; }
   constexpr std::size_t bytes() const {
-    return (factors() + rank * (depth + positions()) + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
+    return (factors() + rank() * (depth + positions()) + kUnitBytes - 1) / kUnitBytes * kUnitBytes;
   }
 };
 

@@ -69,9 +69,10 @@ public:
     ropes_.turn_tiles(place.layer, place.position, tiles);
   }
 
-  const float* key_excess(std::size_t layer, std::size_t head, const std::byte*) const override {
+  std::size_t excess_rows(std::size_t layer) const override { return layers_[layer].excess.empty() ? 0 : 1; }
+  void key_excess(std::size_t layer, std::size_t head, const std::byte*, bf16_t* out) const override {
     const Layer& l = layers_[layer];
-    return l.excess.empty() ? nullptr : &l.excess[head * l.layout.dim()];
+    kernels().to_bf16(&l.excess[head * l.layout.dim()], l.layout.dim(), out);
   }
 
 private:

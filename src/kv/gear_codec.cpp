@@ -11,7 +11,7 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kRank = 2, kGroup = 64;
+constexpr std::size_t kRank = KvCodes::kRank, kGroup = 64;
 constexpr int kIterations = 4;
 
 bf16_t to_bf16(float x) {
@@ -24,7 +24,7 @@ KvCodes gear_page(KvSide side, std::size_t dim, std::size_t bits) {
   KvCodes codes = integer_page(side, dim, bits, kGroup);
   codes.ends = KvCodes::Ends::fitted;
   codes.outliers = std::max<std::size_t>(1, (codes.positions() * 2 + 50) / 100);
-  codes.rank = kRank;
+  codes.low_rank = true;
   return codes;
 }
 
@@ -62,19 +62,6 @@ void store_factor(const float* x, std::size_t n, std::byte* scale_out, std::byte
     out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::clamp(std::round(x[i] * inverse), -127.0f, 127.0f)));
 }
 
-/// f(line, position within it, offset of its bf16 value in the page) of each outlier.
-template <class F>
-void for_each_outlier(const KvCodes& codes, const std::byte* page, F&& f) {
-  const std::byte* place = page + codes.outlier_places();
-  std::size_t value = codes.outlier_values();
-  for (std::size_t l = 0; l < codes.depth; ++l)
-    for (std::size_t k = 0; k < codes.outliers; ++k, value += sizeof(bf16_t), place += codes.place_bytes()) {
-      const std::size_t at = codes.place(place);
-      // A damaged page must not lead elsewhere.
-      if (at < codes.positions()) f(l, at, value);
-    }
-}
-
 class GearCodec final : public KvCodec {
 public:
   GearCodec(KvSide side, std::shared_ptr<const KvModel> model, std::size_t bits) : model_(std::move(model)) {
@@ -83,13 +70,12 @@ public:
   std::size_t page_bytes(std::size_t layer) const override {
     return model_->shapes[layer].kv_heads * codes_[layer].bytes();
   }
-  const KvCodes* codes(std::size_t layer) const override { return &codes_[layer]; }
   void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
       encode_head(codes_[place.layer], heads[head], page + head * codes_[place.layer].bytes());
   }
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
-    decode_head(codes_[place.layer], page + head * codes_[place.layer].bytes(), tiles);
+    kernels().unpack_kv(page + head * codes_[place.layer].bytes(), codes_[place.layer], tiles);
   }
 
 private:
@@ -121,7 +107,9 @@ private:
     std::vector<bf16_t> rest(tiles, tiles + lines * n), coded(rest.size());
     const std::vector<std::uint16_t> places = take_outliers(codes, rest.data());
     kernels().pack_kv(rest.data(), codes, page);
-    kernels().unpack_kv(page, codes, coded.data());
+    KvCodes plain = codes;
+    plain.low_rank = false, plain.outliers = 0;
+    kernels().unpack_kv(page, plain, coded.data());
     std::vector<float> error(lines * n);
     for (std::size_t l = 0; l < lines; ++l)
       for (std::size_t i = 0; i < n; ++i)
@@ -136,37 +124,15 @@ private:
     for (std::size_t i = 0; i < places.size(); ++i)
       std::memcpy(page + codes.outlier_places() + i * codes.place_bytes(), &places[i], codes.place_bytes());
     // An outlier stands for what everything else leaves of its value.
-    decode_head(codes, page, coded.data());
-    for_each_outlier(codes, page, [&](std::size_t l, std::size_t i, std::size_t value) {
-      const bf16_t left = to_bf16(float_of(tiles[codes.index(l, i)]) - float_of(coded[codes.index(l, i)]));
-      std::memcpy(page + value, &left, sizeof left);
-    });
+    kernels().unpack_kv(page, codes, coded.data());
+    std::byte* value = page + codes.outlier_values();
+    for (std::size_t i = 0; i < places.size(); ++i, value += sizeof(bf16_t)) {
+      const std::size_t at = codes.index(i / codes.outliers, places[i]);
+      const bf16_t left = to_bf16(float_of(tiles[at]) - float_of(coded[at]));
+      std::memcpy(value, &left, sizeof left);
+    }
   }
 
-  static void decode_head(const KvCodes& codes, const std::byte* page, bf16_t* tiles) {
-    const std::size_t lines = codes.depth, n = codes.positions();
-    kernels().unpack_kv(page, codes, tiles);
-    bf16_t scales[2 * kRank];
-    std::memcpy(scales, page + codes.factor_scales(), sizeof scales);
-    const auto* factor = reinterpret_cast<const std::int8_t*>(page + codes.factors());
-    float by_line[kRank * kMostLines], by_position[2 * kRank * kMostLines];
-    for (std::size_t r = 0; r < kRank; ++r, factor += lines)
-      for (std::size_t l = 0; l < lines; ++l)
-        by_line[(l / 2 * kRank + r) * 2 + l % 2] = float_of(scales[r]) * static_cast<float>(factor[l]);
-    for (std::size_t r = 0; r < kRank; ++r, factor += n)
-      for (std::size_t i = 0; i < n; ++i)
-        by_position[(r * n + i) * 2] = by_position[(r * n + i) * 2 + 1] =
-            float_of(scales[kRank + r]) * static_cast<float>(factor[i]);
-    kernels().add_low_rank_kv(by_line, by_position, kRank, codes, tiles);
-    for_each_outlier(codes, page, [&](std::size_t l, std::size_t i, std::size_t value) {
-      bf16_t added;
-      std::memcpy(&added, page + value, sizeof added);
-      bf16_t& tile = tiles[codes.index(l, i)];
-      tile = to_bf16(float_of(tile) + float_of(added));
-    });
-  }
-
-  static constexpr std::size_t kMostLines = 1024;  // of a page: tokens or dimensions
   std::shared_ptr<const KvModel> model_;
   std::vector<KvCodes> codes_;  ///< of each layer
 };

@@ -12,8 +12,8 @@ public:
     for (const KvShape& shape : model_->shapes) {
       codes_.push_back(integer_page(side, shape.dim(side), bits, group));
       codes_.back().ends = ends;
-      if (side == KvSide::keys) codes_.back().excess = excess(bits, ends);
     }
+    if (side == KvSide::keys) excess_ = excess(bits, ends);
   }
   std::size_t page_bytes(std::size_t layer) const override {
     return model_->shapes[layer].kv_heads * codes_[layer].bytes();
@@ -23,14 +23,18 @@ public:
     for (std::size_t head = 0; head < model_->shapes[place.layer].kv_heads; ++head)
       kernels().pack_kv(heads[head], codes, page + head * codes.bytes());
   }
-  const KvCodes* codes(std::size_t layer) const override { return &codes_[layer]; }
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
     const KvCodes& codes = codes_[place.layer];
     kernels().unpack_kv(page + head * codes.bytes(), codes, tiles);
   }
+  std::size_t excess_rows(std::size_t layer) const override { return excess_ != 0 ? codes_[layer].groups() : 0; }
+  void key_excess(std::size_t layer, std::size_t head, const std::byte* page, bf16_t* out) const override {
+    const KvCodes& codes = codes_[layer];
+    kernels().kv_excess(page + head * codes.bytes(), codes, excess_, out);
+  }
 
 private:
-  /// A twelfth of the square of a step, as of errors that lie evenly within it.
+  /// In squares of the scales: a twelfth of the square of a step, as of errors that lie evenly within it.
   static float excess(std::size_t bits, KvCodes::Ends ends) {
     // The mean of what it stands for scatters less.
     if (ends == KvCodes::Ends::half_means) return -1.0f / 12;
@@ -40,6 +44,7 @@ private:
 
   std::shared_ptr<const KvModel> model_;
   std::vector<KvCodes> codes_;  ///< of each layer
+  float excess_ = 0;
 };
 
 }  // namespace

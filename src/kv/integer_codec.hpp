@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "kernels/kv_codes.hpp"
 #include "kv/kv_codec.hpp"
 
 namespace snug {

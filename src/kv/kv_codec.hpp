@@ -65,15 +65,12 @@ public:
   virtual const bf16_t* tiles(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
     return nullptr;
   }
-  /// f32[k_dim], where it is known: how much more keys of a page scatter than those that they stand for, differences of
-  /// variances (kv/key_excess.hpp).
-  virtual const float* key_excess(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/) const {
-    return nullptr;
-  }
+  /// Where it is known how much more keys of a page scatter than those that they stand for: in so many rows, each of as
+  /// many tiles, bf16[k_dim] differences of variances (kv/key_excess.hpp). 0: it is not.
+  virtual std::size_t excess_rows(std::size_t /*layer*/) const { return 0; }
+  virtual void key_excess(std::size_t /*layer*/, std::size_t /*head*/, const std::byte* /*page*/, bf16_t*) const {}
   /// Memory of tables that serve all pages of the model.
   virtual Bytes table_bytes() const { return 0; }
-  /// When pages are integers that kernels multiply as they are: their layout; head h's lie at h * bytes().
-  virtual const KvCodes* codes(std::size_t) const { return nullptr; }
 
   /// What a page becomes depends on queries that met it: pages in bf16 keep those of their last tokens behind keys and
   /// values, and encode() finds KvPlace::observed.

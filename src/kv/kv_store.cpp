@@ -245,52 +245,65 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
   chain.decoded = pages;
 }
 
-const std::byte* KvStore::key_page(std::size_t layer, std::size_t head, std::size_t page) const {
-  const KvCodes* codes = format().coded() && chains_.empty() ? format().keys->codes(layer) : nullptr;
-  if (!codes) return nullptr;
-  const std::byte* at = coded_page(layer, page);
-  return at ? at + head * codes->bytes() : nullptr;
+KvStore::PagePlace KvStore::place_of(std::size_t layer, std::size_t page, const DecodeRoom& room) const {
+  const KvShape& shape = pools_.shapes()[layer];
+  if (room.shared) return {room.tiles, room.tiles, room.excess};
+  const std::size_t p = page % kPartPages;
+  bf16_t* const tiles = room.tiles + p * shape.head_values();
+  return {tiles, tiles + kPageTiles * kv_tile_values(shape.k_dim), room.excess + p * kPageTiles * shape.k_dim};
 }
 
-void KvStore::decode_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded, bf16_t* memory,
-                          PartTiles& out) const {
+void KvStore::coded_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded,
+                         const DecodeRoom& room, PartTiles& out) const {
   const KvShape& shape = pools_.shapes()[layer];
   const std::size_t key_values = kv_tile_values(shape.k_dim), value_values = kv_tile_values(shape.v_dim);
-  for (std::size_t t = 0; recalls(layer) && t < kPartTiles && (part * kPartTiles + t) / kPageTiles < coded; ++t)
-    if (out.keys[t]) out.exact |= 1u << t;
   for (std::size_t p = 0; p < kPartPages && part * kPartPages + p < coded; ++p) {
-    const std::size_t page = part * kPartPages + p;
+    const std::size_t page = part * kPartPages + p, first = p * kPageTiles;
     const std::byte* at = coded_page(layer, page);
-    constexpr std::uint32_t kPageBits = (1u << kPageTiles) - 1;
-    if (!at || (out.exact >> p * kPageTiles & kPageBits) == kPageBits) continue;
-    bf16_t* const room = memory + p * shape.head_values();
-    const bf16_t *keys, *values;
+    const bool exact = recalls(layer) && std::all_of(out.keys + first, out.keys + first + kPageTiles,
+                                                     [](const bf16_t* tile) { return tile != nullptr; });
+    if (!at || exact) continue;
+    const PagePlace place = place_of(layer, page, room);
+    const bf16_t *keys = place.keys, *values = place.values;
+    const std::size_t rows = format().keys->excess_rows(layer);
     if (!chains_.empty()) {
       keys = reinterpret_cast<const bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) +
              head * shape.head_values();
       values = keys + kPageTiles * key_values;
+      if (rows > 0) format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer), place.excess);
     } else {
-      const auto find = [&](KvSide side, bf16_t* to, const std::byte*& integers) -> const bf16_t* {
-        const KvCodec& codec = format().codec(side);
-        const std::byte* coded_side = at + format().offset(side, layer);
-        if (const bf16_t* there = codec.tiles(layer, head, coded_side)) return there;
-        // Kernels want the pages that they multiply as integers whole, and one after the other.
-        if (const KvCodes* codes = out.exact != 0 ? nullptr : codec.codes(layer))
-          integers = coded_side + head * codes->bytes();
+      const auto find = [&](KvSide side, const bf16_t*& tiles, std::uint32_t& to_decode) {
+        if (const bf16_t* there = format().codec(side).tiles(layer, head, at + format().offset(side, layer)))
+          tiles = there;
         else
-          decode_head(layer, head, page, side, to);
-        return to;
+          to_decode |= 1u << p;
       };
-      keys = find(KvSide::keys, room, out.key_pages[p]);
-      values = find(KvSide::values, room + kPageTiles * key_values, out.value_pages[p]);
+      find(KvSide::keys, keys, out.coded_keys);
+      find(KvSide::values, values, out.coded_values);
     }
-    out.key_excess[p] = format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer));
     for (std::size_t t = 0; t < kPageTiles; ++t) {
-      if (out.exact >> (p * kPageTiles + t) & 1) continue;
-      out.keys[p * kPageTiles + t] = keys + t * key_values;
-      out.values[p * kPageTiles + t] = values + t * value_values;
+      if (recalls(layer) && out.keys[first + t]) continue;
+      out.keys[first + t] = keys + t * key_values;
+      out.values[first + t] = values + t * value_values;
+      if (rows > 0) out.excess[first + t] = place.excess + t * rows / kPageTiles * shape.k_dim;
     }
   }
+}
+
+KvAhead KvStore::decode_page(std::size_t layer, std::size_t head, std::size_t page, KvSide side,
+                             const DecodeRoom& room) const {
+  const PagePlace place = place_of(layer, page, room);
+  decode_head(layer, head, page, side, side == KvSide::keys ? place.keys : place.values);
+  if (side == KvSide::keys && format().keys->excess_rows(layer) > 0)
+    format().keys->key_excess(layer, head, coded_page(layer, page), place.excess);
+  // All keys of the partition come before its values.
+  const bool last = page % kPartPages + 1 == kPartPages;
+  const std::size_t next = last && side == KvSide::keys ? page + 1 - kPartPages : page + 1;
+  const KvSide of = !last ? side : side == KvSide::keys ? KvSide::values : KvSide::keys;
+  const std::byte* at = next < coded_count_[layer] ? coded_page(layer, next) : nullptr;
+  if (!at) return {};
+  const std::size_t bytes = format().codec(of).page_bytes(layer) / pools_.shapes()[layer].kv_heads;
+  return {at + format().offset(of, layer) + head * bytes, bytes};
 }
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {

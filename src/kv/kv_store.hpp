@@ -46,9 +46,6 @@ public:
   /// The same for all layers after a call. REQUIRES: KvFormat::late().
   void encode_late(ThreadPool& pool, std::size_t pages);
 
-  /// Coded keys of a head as kernels multiply them; null: they are not there so.
-  const std::byte* key_page(std::size_t layer, std::size_t head, std::size_t page) const;
-
   const KvFormat& format() const { return pools_.format(); }
   const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
   bf16_t* key_tile(std::size_t layer, std::size_t head, std::size_t tile);
@@ -60,21 +57,26 @@ public:
   struct PartTiles {
     const bf16_t* keys[kPartTiles];
     const bf16_t* values[kPartTiles];
-    /// Pages in place of their tiles, where kernels multiply what the codec makes.
-    const std::byte* key_pages[kPartPages] = {};
-    const std::byte* value_pages[kPartPages] = {};
-    const float* key_excess[kPartPages] = {};  ///< KvCodec::key_excess
-    std::uint32_t exact = 0;                   ///< a bit of each tile of such a page: 1 when it is as it was
+    const bf16_t* excess[kPartTiles] = {};  ///< KvCodec::key_excess of each tile
+    /// A bit of each page whose keys, values and excess are where decode_page() is to put them yet.
+    std::uint32_t coded_keys = 0, coded_values = 0;
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
-  /// Decodes the first `pages` pages of a layer, for decode_part() to find. Layers are best taken in order. REQUIRES:
+  /// Decodes the first `pages` pages of a layer, for coded_part() to find. Layers are best taken in order. REQUIRES:
   /// KvFormat::chained().
   void reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages);
-  /// Of the first `coded` pages, those in the partition whose tiles part() did not find all come as the codec has them
-  /// where kernels multiply that, else decoded into `memory` (room for a partition's tiles of keys and values).
-  void decode_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, bf16_t* memory,
-                   PartTiles& out) const;
+  /// Where pages of a partition are decoded to.
+  struct DecodeRoom {
+    bf16_t* tiles;   ///< of a partition, keys and values
+    bf16_t* excess;  ///< bf16[kPartTiles][k_dim]
+    bool shared;     ///< one page's place serves all, keys and values
+  };
+  /// Points to the tiles of those of the first `coded` pages in the partition that part() did not find all.
+  void coded_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, const DecodeRoom& room,
+                  PartTiles& out) const;
+  /// Decodes a page that coded_part() pointed to. Returns what is likely to be decoded next.
+  KvAhead decode_page(std::size_t layer, std::size_t head, std::size_t page, KvSide side, const DecodeRoom& room) const;
 
   /// What stands for tokens of a layer that left; null: nothing.
   void summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary);
@@ -85,7 +87,7 @@ public:
   /// Partitions of a layer that a call with so many rows of this sequence sees on the disk: the first so many.
   std::size_t parts_on_disk(std::size_t layer, std::size_t rows) const;
   /// While it lives, the partitions of a layer from the one asked for up to `end` are there for part() and
-  /// decode_part(). One at a time.
+  /// coded_part(). One at a time.
   class Loan {
   public:
     Loan(KvStore& store, std::size_t end) : end(end), store_(store) {}
@@ -152,6 +154,10 @@ private:
   static constexpr std::size_t kNone = ~std::size_t{0};
 
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
+  struct PagePlace {
+    bf16_t *keys, *values, *excess;
+  };
+  PagePlace place_of(std::size_t layer, std::size_t page, const DecodeRoom& room) const;
   void decode_head(std::size_t layer, std::size_t head, std::size_t page, KvSide side, bf16_t* tiles) const;
   void drop_pages(std::size_t keep) noexcept;
 

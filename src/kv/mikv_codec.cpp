@@ -155,8 +155,11 @@ public:
     kernels().unpack_mixed(page + head * layout.bytes(), layout, tiles);
   }
 
-  const float* key_excess(std::size_t layer, std::size_t head, const std::byte* page) const override {
-    return reinterpret_cast<const float*>(page + head * layout(layer).bytes() + KvMixed::excess());
+  std::size_t excess_rows(std::size_t) const override { return side_ == KvSide::keys ? 1 : 0; }
+  void key_excess(std::size_t layer, std::size_t head, const std::byte* page, bf16_t* out) const override {
+    const KvMixed layout = this->layout(layer);
+    kernels().to_bf16(reinterpret_cast<const float*>(page + head * layout.bytes() + KvMixed::excess()), layout.dim,
+                      out);
   }
 
 private:

@@ -10,7 +10,8 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kBlockQueries = 128;       // queries of one item: enough to share each key tile well
+constexpr std::size_t kLeastQueries = 128;       // queries of one item: enough to share each tile well
+constexpr std::size_t kBlockQueries = 448;       // where there is enough to do for all: to share what is decoded
 constexpr std::size_t kSplitRows = 16;           // up to so many rows, partitions are spread over the pool
 constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results, at most
 
@@ -35,6 +36,7 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
                                m * max_dim_ * 4,
                                attention_scratch_bytes(m),
                                coded ? 2 * kPartTokens * max_dim_ * sizeof(bf16_t) : 0,
+                               coded ? kPartTiles * max_dim_ * sizeof(bf16_t) : 0,
                                coded ? m * kPartTiles * sizeof(float) : 0};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
@@ -57,7 +59,8 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
     w.total_acc = reinterpret_cast<float*>(next(sizes[6]));
     w.scratch = next(sizes[7]);
     w.decoded = reinterpret_cast<bf16_t*>(next(sizes[8]));
-    w.tile_sums = reinterpret_cast<float*>(next(sizes[9]));
+    w.excess = reinterpret_cast<bf16_t*>(next(sizes[9]));
+    w.tile_sums = reinterpret_cast<float*>(next(sizes[10]));
     workers_.push_back(w);
   }
   partials_ = reinterpret_cast<float*>(at);
@@ -88,17 +91,30 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   }
   const std::size_t tokens = run.position + run.count;
   KvStore::PartTiles tiles, following;
+  // A page's turn comes when its tiles are wanted, and they stay in the L1 cache when few queries need them only once.
+  struct Source {
+    const KvStore& kv;
+    std::size_t layer, head, first_page;
+    KvStore::DecodeRoom room;
+  };
+  const Source source = {*run.kv,
+                         kv_layer,
+                         item.head,
+                         part * kPartPages,
+                         {worker.decoded, worker.excess, item.count * group <= kAttentionBlock}};
   AttentionPart view;
   view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
   if (coded_ && !run.kv->sees_exactly(kv_layer, run.count)) {
-    run.kv->decode_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), worker.decoded,
-                        tiles);
-    view.k_codes = run.kv->format().keys->codes(kv_layer);
-    view.v_codes = run.kv->format().values->codes(kv_layer);
-    std::copy_n(tiles.key_pages, kPartPages, view.k_pages);
-    std::copy_n(tiles.value_pages, kPartPages, view.v_pages);
-    std::copy_n(tiles.key_excess, kPartPages, view.k_excess);
-    view.k_exact = tiles.exact;
+    run.kv->coded_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), source.room, tiles);
+    view.k_coded = tiles.coded_keys;
+    view.v_coded = tiles.coded_values;
+    std::copy_n(tiles.excess, kPartTiles, view.k_excess);
+    view.source = &source;
+    view.decode = [](const void* of, bool keys, std::size_t page) {
+      const auto& from = *static_cast<const Source*>(of);
+      return from.kv.decode_page(from.layer, from.head, from.first_page + page, keys ? KvSide::keys : KvSide::values,
+                                 from.room);
+    };
   }
   view.k_tiles = tiles.keys;
   view.v_tiles = tiles.values;
@@ -107,7 +123,6 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   if (part + 1 < item.part_end) {
     view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
     view.next_keys = following.keys;
-    view.next_page = run.kv->key_page(kv_layer, item.head, (part + 1) * kPartPages);
   }
   const bool looks_back = run.kv->looks_back(kv_layer, run.count);
   if (looks_back) view.tile_sums = worker.tile_sums;
@@ -162,7 +177,6 @@ void Attention::finish(const LayerConfig& layer, const Item& item, std::size_t q
 void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs, const float* queries,
                     std::size_t query_stride, float softcap, std::span<const float> sinks, float* out) {
   const std::size_t group = layer.heads / layer.kv_heads;
-  const std::size_t block = std::max<std::size_t>(1, kBlockQueries / group);
   std::vector<Item> items;
   std::size_t rows = 0, partial = 0;
   for (const RowRun& run : runs) {
@@ -172,6 +186,8 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
     if (coded_ && run.kv->format().chained())
       run.kv->reconstruct(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     run.kv->begin_recall(kv_layer, run.count);
+    const std::size_t even = run.count * layer.kv_heads / (2 * pool_.size());
+    const std::size_t block = std::max<std::size_t>(1, std::clamp(even * group, kLeastQueries, kBlockQueries) / group);
     for (std::size_t first = 0, count = 0; first < run.count; first += count) {
       const std::size_t position = run.position + first;
       count = std::min(block, run.count - first);

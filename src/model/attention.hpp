@@ -50,8 +50,8 @@ private:
     AttentionState *part_state, *total_state;
     float *part_acc, *total_acc;
     std::byte* scratch;
-    bf16_t* decoded;   ///< tiles of a partition, when pages may be coded
-    float* tile_sums;  ///< AttentionPart's, the same
+    bf16_t *decoded, *excess;  ///< KvStore::DecodeRoom, when pages may be coded
+    float* tile_sums;          ///< AttentionPart's, the same
   };
 
   void prepare(const LayerConfig& layer, const Item& item, const float* queries, std::size_t stride,

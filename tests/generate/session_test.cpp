@@ -105,7 +105,6 @@ public:
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
     codec_->decode(place, head, page, tiles);
   }
-  const KvCodes* codes(std::size_t layer) const override { return codec_->codes(layer); }
   bool late() const override { return true; }
 
 private:

@@ -340,165 +340,110 @@ std::string table_name(const testing::TestParamInfo<const KernelTable*>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Isa, Attention, testing::ValuesIn(available_kernels()), table_name);
 
-/// Coded pages are multiplied as integers: the result is that over their values, whatever stands beside a query.
-TEST(CodedAttention, IsThatOverTheUnpackedTiles) {
+/// Decodes by copying from where the tiles really are.
+struct CopiedPages {
+  const Problem& problem;
+  std::vector<bf16_t> room;  ///< a page's keys or values
+  std::vector<std::pair<bool, std::size_t>> decoded;
+
+  explicit CopiedPages(const Problem& p) : problem(p), room(64 * std::max(p.k_dim, p.v_dim)) {}
+  static KvAhead decode(const void* source, bool keys, std::size_t page) {
+    auto& self = *static_cast<CopiedPages*>(const_cast<void*>(source));
+    const std::size_t values = 64 * (keys ? self.problem.k_dim : self.problem.v_dim);
+    const std::vector<bf16_t>& from = keys ? self.problem.keys : self.problem.values;
+    std::copy_n(from.data() + page * values, values, self.room.data());
+    self.decoded.emplace_back(keys, page);
+    return {reinterpret_cast<const std::byte*>(from.data()), 100};
+  }
+};
+
+/// Pages that are decoded one by one into one place give what their tiles give, each decoded once and in order.
+TEST(CodedAttention, IsThatOverTheDecodedTiles) {
   for (const KernelTable* k : available_kernels())
-    for (const std::size_t bits : {1u, 2u, 4u, 8u})
-      for (const std::size_t group : {2u, 4u})
-        for (const std::size_t dim : {16u, 64u, 80u, 512u}) {
-          constexpr std::size_t kQueries = 30, kTokens = 200;
-          Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 5);
-          const KvCodes keys{bits, dim, 4, group, kv_tile_values(dim), 32},
-              values{bits, kCodedPageTokens, dim / 16, group, 32, 2 * dim};
-          std::vector<std::byte> pages[2];
-          AttentionPart part = p.part();
-          // The first page of long heads stays in tiles.
-          for (std::size_t i = 0; i < 2; ++i) {
-            const std::size_t page = i + (dim >= 80);
-            pages[i].resize(keys.bytes() + values.bytes());
-            bf16_t *k_tiles = p.keys.data() + page * 64 * dim, *v_tiles = p.values.data() + page * 64 * dim;
-            k->pack_kv(k_tiles, keys, pages[i].data());
-            k->pack_kv(v_tiles, values, pages[i].data() + keys.bytes());
-            k->unpack_kv(pages[i].data(), keys, k_tiles);
-            k->unpack_kv(pages[i].data() + keys.bytes(), values, v_tiles);
-            part.k_pages[page] = pages[i].data();
-            part.v_pages[page] = pages[i].data() + keys.bytes();
-          }
-          part.k_codes = &keys;
-          part.v_codes = &values;
-          for (std::size_t i = 0; i < kQueries; ++i) p.begin[i] = i % 3 == 0 ? static_cast<std::uint32_t>(4 * i) : 0;
-          const Result plain = run(*k, p), coded = run(*k, p, 0, kQueries, part);
-          double worst = 0, size = 0;
-          for (std::size_t i = 0; i < kQueries; ++i)
-            for (std::size_t d = 0; d < dim; ++d) {
-              const double want = plain.acc[i * dim + d] / plain.state[i].sum;
-              worst = std::max(worst, std::abs(coded.acc[i * dim + d] / coded.state[i].sum - want));
-              size = std::max(size, std::abs(want));
-            }
-          // Unpacked values and probabilities are rounded to bf16, scores of 512 values by so much more.
-          EXPECT_LE(worst, 0.02 * size) << k->name << ", " << bits << " bits, group " << group << ", dim " << dim;
-          for (const std::size_t first : {0u, 7u, 29u}) {
-            const Result alone = run(*k, p, first, 1, part);
-            for (std::size_t d = 0; d < dim; ++d)
-              ASSERT_EQ(alone.acc[d], coded.acc[first * dim + d]) << k->name << ", query " << first;
-          }
-        }
+    for (const std::size_t dim : {16u, 64u, 80u, 512u}) {
+      constexpr std::size_t kQueries = 11, kTokens = 256;
+      Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 5);
+      for (std::size_t i = 0; i < kQueries; ++i) p.begin[i] = i % 3 == 0 ? static_cast<std::uint32_t>(4 * i) : 0;
+      const Result plain = run(*k, p);
+      AttentionPart part = p.part();
+      CopiedPages pages(p);
+      std::vector<const bf16_t*> k_tiles = p.k_tiles, v_tiles = p.v_tiles;
+      part.k_coded = 0b0110, part.v_coded = 0b0010;
+      for (std::size_t t = 4; t < 12; ++t) {
+        k_tiles[t] = pages.room.data() + t % 4 * kv_tile_values(dim);
+        if (t < 8) v_tiles[t] = k_tiles[t];
+      }
+      part.k_tiles = k_tiles.data(), part.v_tiles = v_tiles.data();
+      part.decode = CopiedPages::decode;
+      part.source = &pages;
+      const Result coded = run(*k, p, 0, kQueries, part);
+      for (std::size_t q = 0; q < kQueries; ++q) expect_same(coded, q, plain, q, dim);
+      const std::vector<std::pair<bool, std::size_t>> order = {{true, 1}, {true, 2}, {false, 1}};
+      EXPECT_EQ(pages.decoded, order) << k->name;
+    }
 }
 
-/// exp(score) of a page falls by half of the variance that its excess gives to scores, in tiles and in codes.
-TEST(CodedAttention, ExcessVarianceIsTakenOff) {
+/// Of more queries than are multiplied at once, each page is decoded once all the same.
+TEST(CodedAttention, ManyQueriesShareADecodedPage) {
   for (const KernelTable* k : available_kernels()) {
-    constexpr std::size_t kDim = 64, kQueries = 5, kTokens = 192;
-    Problem p = make_problem(*k, kQueries, kTokens, kDim, kDim, 9);
-    KvCodes codes{2, kDim, 4, 4, kv_tile_values(kDim), 32};
-    std::vector<std::byte> page(codes.bytes());
-    bf16_t* tiles = p.keys.data() + 64 * kDim;
-    k->pack_kv(tiles, codes, page.data());
-    k->unpack_kv(page.data(), codes, tiles);
-    const auto* scales = reinterpret_cast<const bf16_t*>(page.data());
-    std::vector<float> excess(kDim);
-    for (std::size_t d = 0; d < kDim; ++d) excess[d] = 0.3f * bf16_value(scales[d]) * bf16_value(scales[d]);
-    const Result plain = run(*k, p);
+    constexpr std::size_t kDim = 64, kQueries = 40;
+    Problem p = make_problem(*k, kQueries, 256, kDim, kDim, 5);
     AttentionPart part = p.part();
-    part.k_excess[1] = excess.data();
-    const Result in_tiles = run(*k, p, 0, kQueries, part);
-    part.k_codes = &codes;
-    part.k_pages[1] = page.data();
-    part.k_excess[1] = nullptr;
-    codes.excess = 0.3f;
-    const Result in_codes = run(*k, p, 0, kQueries, part);
-    for (std::size_t q = 0; q < kQueries; ++q) {
-      // The page by itself, its scores lowered, between those beside it.
-      double off = 0;
-      for (std::size_t d = 0; d < kDim; ++d) {
-        const double x = static_cast<double>(p.query(q, d));
-        off += 0.5 * x * x * static_cast<double>(excess[d]);
-      }
-      AttentionState total{-std::numeric_limits<float>::infinity(), 0};
-      std::vector<float> expected(kDim);
-      for (const std::uint32_t third : {0u, 1u, 2u}) {
-        p.begin[q] = 64 * third, p.end[q] = 64 * third + 64;
-        Result own = run(*k, p, q, 1);
-        if (third == 1) own.state[0].max -= static_cast<float>(off);
-        k->merge(total, expected.data(), own.state[0], own.acc.data(), kDim);
-      }
-      for (std::size_t d = 0; d < kDim; ++d) {
-        const float want = expected[d] / total.sum;
-        EXPECT_NEAR(in_tiles.acc[q * kDim + d] / in_tiles.state[q].sum, want, 0.02f) << k->name;
-        EXPECT_NEAR(in_codes.acc[q * kDim + d] / in_codes.state[q].sum, want, 0.02f) << k->name;
-      }
-      EXPECT_NE(in_tiles.state[q].sum, plain.state[q].sum);
-    }
+    CopiedPages pages(p);
+    std::vector<const bf16_t*> k_tiles = p.k_tiles;
+    for (std::size_t t = 4; t < 8; ++t) k_tiles[t] = pages.room.data() + t % 4 * kv_tile_values(kDim);
+    part.k_tiles = k_tiles.data();
+    part.k_coded = 0b0010;
+    part.decode = CopiedPages::decode;
+    part.source = &pages;
+    const Result plain = run(*k, p), coded = run(*k, p, 0, kQueries, part);
+    for (std::size_t q = 0; q < kQueries; ++q) expect_same(coded, q, plain, q, kDim);
+    EXPECT_EQ(pages.decoded.size(), 1u) << k->name;
   }
 }
 
-/// A product of low rank and outliers count as if they had been added to the page's values.
-TEST(CodedAttention, CorrectionsAreAdded) {
-  std::mt19937 random(3);
+/// exp(score) of a tile falls by half of the variance that its excess gives to scores.
+TEST(CodedAttention, ExcessVarianceIsTakenOff) {
   for (const KernelTable* k : available_kernels())
-    for (const std::size_t dim : {16u, 64u, 512u}) {
-      constexpr std::size_t kQueries = 14, kTokens = 64;
-      Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 7);
-      KvCodes sides[2] = {{2, dim, 4, 4, kv_tile_values(dim), 32}, {2, kCodedPageTokens, dim / 16, 4, 32, 2 * dim}};
-      std::vector<std::byte> pages[2];
-      for (std::size_t side = 0; side < 2; ++side) {
-        KvCodes& codes = sides[side];
-        codes.rank = 2, codes.outliers = 1 + side;
-        std::vector<std::byte>& page = pages[side];
-        page.resize(codes.bytes());
-        bf16_t* tiles = side == 0 ? p.keys.data() : p.values.data();
-        k->pack_kv(tiles, codes, page.data());
-        k->unpack_kv(page.data(), codes, tiles);
-        std::vector<float> values(codes.depth * codes.positions());
-        for (std::size_t l = 0; l < codes.depth; ++l)
-          for (std::size_t i = 0; i < codes.positions(); ++i)
-            values[l * codes.positions() + i] = bf16_value(tiles[codes.index(l, i)]);
-        const auto put = [&](std::size_t at, float x) { k->to_bf16(&x, 1, reinterpret_cast<bf16_t*>(&page[at])); };
-        for (std::size_t r = 0; r < 2 * codes.rank; ++r) put(codes.factor_scales() + 2 * r, r < 2 ? 0.0625f : 0.03125f);
-        for (std::size_t i = codes.factors(); i < codes.factors() + 2 * (codes.depth + codes.positions()); ++i)
-          page[i] = static_cast<std::byte>(random() % 41 - 20);
-        for (std::size_t r = 0; r < codes.rank; ++r)
-          for (std::size_t l = 0; l < codes.depth; ++l)
-            for (std::size_t i = 0; i < codes.positions(); ++i) {
-              const auto factor = [&](std::size_t at) { return static_cast<std::int8_t>(page[codes.factors() + at]); };
-              values[l * codes.positions() + i] +=
-                  0.0625f * 0.03125f * static_cast<float>(factor(r * codes.depth + l)) *
-                  static_cast<float>(factor(codes.rank * codes.depth + r * codes.positions() + i));
-            }
-        for (std::size_t o = 0; o < codes.depth * codes.outliers; ++o) {
-          const std::size_t at = random() % codes.positions();
-          std::memcpy(&page[codes.outlier_places() + o * codes.place_bytes()], &at, codes.place_bytes());
-          put(codes.outlier_values() + 2 * o, 1.5f);
-          values[o / codes.outliers * codes.positions() + at] += 1.5f;
-        }
-        for (std::size_t l = 0; l < codes.depth; ++l)
-          for (std::size_t i = 0; i < codes.positions(); ++i)
-            k->to_bf16(&values[l * codes.positions() + i], 1, &tiles[codes.index(l, i)]);
-      }
+    for (const std::size_t dim : {64u, 80u}) {
+      constexpr std::size_t kQueries = 5, kTokens = 192;
+      Problem p = make_problem(*k, kQueries, kTokens, dim, dim, 9);
+      std::vector<float> excess(dim);
+      for (std::size_t d = 0; d < dim; ++d) excess[d] = 0.01f * static_cast<float>(d % 7) - 0.01f;
+      std::vector<bf16_t> rounded(dim);
+      k->to_bf16(excess.data(), dim, rounded.data());
+      const Result plain = run(*k, p);
       AttentionPart part = p.part();
-      part.k_codes = &sides[0], part.v_codes = &sides[1];
-      part.k_pages[0] = pages[0].data(), part.v_pages[0] = pages[1].data();
-      const Result plain = run(*k, p), coded = run(*k, p, 0, kQueries, part);
-      for (std::size_t i = 0; i < kQueries * dim; ++i)
-        ASSERT_NEAR(coded.acc[i] / coded.state[i / dim].sum, plain.acc[i] / plain.state[i / dim].sum, 0.05)
-            << k->name << ", dim " << dim;
-      const Result alone = run(*k, p, 9, 1, part);
-      for (std::size_t d = 0; d < dim; ++d) ASSERT_EQ(alone.acc[d], coded.acc[9 * dim + d]) << k->name;
+      for (std::size_t t = 4; t < 8; ++t) part.k_excess[t] = rounded.data();
+      const Result lowered = run(*k, p, 0, kQueries, part);
+      for (std::size_t q = 0; q < kQueries; ++q) {
+        // The page by itself, its scores lowered, between those beside it.
+        double off = 0;
+        for (std::size_t d = 0; d < dim; ++d) {
+          const double x = static_cast<double>(p.query(q, d));
+          off += 0.5 * x * x * static_cast<double>(excess[d]);
+        }
+        AttentionState total{-std::numeric_limits<float>::infinity(), 0};
+        std::vector<float> expected(dim);
+        for (const std::uint32_t third : {0u, 1u, 2u}) {
+          p.begin[q] = 64 * third, p.end[q] = 64 * third + 64;
+          Result own = run(*k, p, q, 1);
+          if (third == 1) own.state[0].max -= static_cast<float>(off);
+          k->merge(total, expected.data(), own.state[0], own.acc.data(), dim);
+        }
+        for (std::size_t d = 0; d < dim; ++d)
+          EXPECT_NEAR(lowered.acc[q * dim + d] / lowered.state[q].sum, expected[d] / total.sum, 0.02f) << k->name;
+        EXPECT_NE(lowered.state[q].sum, plain.state[q].sum);
+      }
     }
 }
 
-/// The weights of each tile, for codes and tiles side by side.
 TEST(CodedAttention, WeightsOfTilesAreTold) {
   for (const KernelTable* k : available_kernels()) {
     constexpr std::size_t kDim = 64, kQueries = 13, kTokens = 200, kTiles = kPartTokens / kTileTokens;
     Problem p = make_problem(*k, kQueries, kTokens, kDim, kDim, 9);
-    const KvCodes codes{4, kCodedPageTokens, kDim / 16, 4, 32, 2 * kDim};
-    std::vector<std::byte> page(codes.bytes());
-    k->pack_kv(p.values.data() + 64 * kDim, codes, page.data());
     std::vector<float> sums(kQueries * kTiles, -1);
     AttentionPart part = p.part();
-    part.v_codes = &codes;
-    part.v_pages[1] = page.data();
     part.tile_sums = sums.data();
     p.begin[2] = 70, p.end[2] = 150;
     const Result all = run(*k, p, 0, kQueries, part);
@@ -512,28 +457,6 @@ TEST(CodedAttention, WeightsOfTilesAreTold) {
         EXPECT_NEAR(sums[q * kTiles + t], want, 0.01f * all.state[q].sum)
             << k->name << ", query " << q << ", tile " << t;
       }
-  }
-}
-
-/// A tile that is exact beside coded ones of its page has no excess.
-TEST(CodedAttention, AnExactTileHasNoExcess) {
-  for (const KernelTable* k : available_kernels()) {
-    constexpr std::size_t kDim = 64;
-    const Problem p = make_problem(*k, 3, 64, kDim, kDim, 9);
-    const std::vector<float> excess(kDim, 0.2f);
-    AttentionPart part = p.part();
-    part.k_excess[0] = excess.data();
-    part.k_exact = 0xf;
-    const Result exact = run(*k, p, 0, 3, part), plain = run(*k, p);
-    for (std::size_t q = 0; q < 3; ++q) expect_same(exact, q, plain, q, kDim);
-    part.k_exact = 0x2;
-    float sums[3 * kPartTokens / kTileTokens], without[3 * kPartTokens / kTileTokens];
-    part.tile_sums = sums;
-    run(*k, p, 0, 3, part);
-    part.k_exact = 0;
-    part.tile_sums = without;
-    run(*k, p, 0, 3, part);
-    EXPECT_GT(sums[1] / sums[0], without[1] / without[0] * 1.01f) << k->name;
   }
 }
 

@@ -145,25 +145,59 @@ TEST(KvCodesTest, EndsThatFitAreNearerThanExtremes) {
     }
 }
 
-TEST(KvCodesTest, ALowRankProductIsAdded) {
-  constexpr std::size_t kRank = 3;
+/// A product of low rank and outliers are added to the page's values.
+TEST(KvCodesTest, CorrectionsAreAdded) {
   std::mt19937 random(4);
-  std::normal_distribution<float> normal;
-  for (const KvCodes& c : {key_codes(4, 4, 80), value_codes(4, 4, 80)}) {
-    const std::vector<bf16_t> tiles = random_page(c, 5);
-    std::vector<float> lines(c.depth * kRank), positions(c.positions() * kRank * 2);
-    for (float& x : lines) x = normal(random);
-    for (std::size_t i = 0; i < positions.size(); i += 2) positions[i] = positions[i + 1] = normal(random);
-    for (const KernelTable* k : available_kernels()) {
-      std::vector<bf16_t> sum = tiles;
-      k->add_low_rank_kv(lines.data(), positions.data(), kRank, c, sum.data());
+  for (const std::size_t dim : {16u, 80u, 512u})
+    for (const KvCodes& plain : {key_codes(4, 4, dim), value_codes(2, 4, dim)}) {
+      KvCodes c = plain;
+      c.low_rank = true, c.outliers = 2;
+      std::vector<bf16_t> tiles = random_page(c, 5);
+      std::vector<std::byte> page(c.bytes());
+      kernels().pack_kv(tiles.data(), c, page.data());
+      kernels().unpack_kv(page.data(), plain, tiles.data());
+      const auto put = [&](std::size_t at, float x) { kernels().to_bf16(&x, 1, reinterpret_cast<bf16_t*>(&page[at])); };
+      std::vector<float> expected(c.depth * c.positions());
+      const auto at = [&](std::size_t line, std::size_t i) -> float& { return expected[line * c.positions() + i]; };
+      for (std::size_t r = 0; r < 2 * c.rank(); ++r) put(c.factor_scales() + 2 * r, r < 2 ? 0.0625f : 0.03125f);
+      for (std::size_t i = c.factors(); i < c.factors() + 2 * (c.depth + c.positions()); ++i)
+        page[i] = static_cast<std::byte>(random() % 41 - 20);
+      const auto factor = [&](std::size_t i) { return static_cast<std::int8_t>(page[c.factors() + i]); };
       for (std::size_t l = 0; l < c.depth; ++l)
-        for (std::size_t at = 0; at < c.positions(); ++at) {
-          float expected = bf16_value(tiles[c.index(l, at)]);
-          for (std::size_t r = 0; r < kRank; ++r)
-            expected += lines[(l / 2 * kRank + r) * 2 + l % 2] * positions[(r * c.positions() + at) * 2];
-          ASSERT_NEAR(bf16_value(sum[c.index(l, at)]), expected, std::abs(expected) / 128 + 1e-5f) << k->name;
+        for (std::size_t i = 0; i < c.positions(); ++i) {
+          at(l, i) = bf16_value(tiles[c.index(l, i)]);
+          for (std::size_t r = 0; r < c.rank(); ++r)
+            at(l, i) += 0.0625f * 0.03125f * static_cast<float>(factor(r * c.depth + l)) *
+                        static_cast<float>(factor(c.rank() * c.depth + r * c.positions() + i));
         }
+      for (std::size_t o = 0; o < c.depth * c.outliers; ++o) {
+        const std::size_t place = random() % (c.positions() + 1);  // what lies outside is passed over
+        std::memcpy(&page[c.outlier_places() + o * c.place_bytes()], &place, c.place_bytes());
+        put(c.outlier_values() + 2 * o, 1.5f);
+        if (const std::size_t stored = c.place(&page[c.outlier_places() + o * c.place_bytes()]); stored < c.positions())
+          at(o / c.outliers, stored) += 1.5f;
+      }
+      for (const KernelTable* k : available_kernels()) {
+        k->unpack_kv(page.data(), c, tiles.data());
+        for (std::size_t l = 0; l < c.depth; ++l)
+          for (std::size_t i = 0; i < c.positions(); ++i)
+            ASSERT_NEAR(bf16_value(tiles[c.index(l, i)]), at(l, i), 0.02f * (1 + std::abs(at(l, i)))) << k->name;
+      }
+    }
+}
+
+TEST(KvCodesTest, ExcessIsOfTheScales) {
+  const KvCodes c = key_codes(2, 2, 80);
+  const std::vector<bf16_t> tiles = random_page(c, 5);
+  std::vector<std::byte> page(c.bytes());
+  kernels().pack_kv(tiles.data(), c, page.data());
+  std::vector<bf16_t> excess(c.groups() * c.depth);
+  for (const KernelTable* k : available_kernels()) {
+    k->kv_excess(page.data(), c, -0.5f, excess.data());
+    for (std::size_t i = 0; i < excess.size(); ++i) {
+      const auto* scales = reinterpret_cast<const bf16_t*>(page.data() + i / c.depth * c.head_bytes());
+      const float scale = bf16_value(scales[i % c.depth]);
+      ASSERT_NEAR(bf16_value(excess[i]), -0.5f * scale * scale, scale * scale / 256) << k->name;
     }
   }
 }

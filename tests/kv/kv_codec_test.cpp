@@ -102,18 +102,19 @@ TEST(KvCodecTest, WhatAFailedCallCodedIsCodedAgain) {
   std::vector<bf16_t> memory(2 * kPartTokens * 64);
   const auto decoded = [&](bf16_t value) {
     for (std::size_t tile = 0; tile < kPageTiles; ++tile)
-      std::fill_n(store.key_tile(0, 0, tile), kv_tile_values(64), value);
-    store.encode(pool, 0, 1);
+      std::fill_n(store.key_tile(0, 0, kFirstPages * kPageTiles + tile), kv_tile_values(64), value);
+    store.encode(pool, 0, kFirstPages + 1);
     KvStore::PartTiles tiles;
     store.part(0, 0, 0, 256, tiles);
-    store.decode_part(0, 0, 0, 1, memory.data(), tiles);
-    return tiles.keys[0][0];
+    store.coded_part(0, 0, 0, kFirstPages + 1, {memory.data(), nullptr, true}, tiles);
+    EXPECT_EQ(tiles.coded_values, 1u << kFirstPages);
+    return tiles.keys[kFirstPages * kPageTiles][0];
   };
   constexpr bf16_t kOne = 0x3f80, kTwo = 0x4000;
-  store.reserve(256);
+  store.reserve(320);
   EXPECT_EQ(decoded(kOne), kOne);
   store.forget_codes(0);  // the call had failed
-  store.reserve(256);
+  store.reserve(320);
   EXPECT_EQ(decoded(kTwo), kTwo);
 }
 

@@ -86,12 +86,15 @@ struct Coded {
   }
   std::vector<bf16_t> read(std::size_t layer) {
     const KvShape& shape = shapes[layer];
-    std::vector<bf16_t> memory(kPartPages * shape.head_values()), out;
+    std::vector<bf16_t> memory(kPartPages * shape.head_values()), excess(kPartTiles * shape.k_dim), out;
     if (store.format().chained()) store.reconstruct(pool, layer, 2);
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
       KvStore::PartTiles tiles;
       store.part(layer, head, 0, 2 * kPageTokens, tiles);
-      store.decode_part(layer, head, 0, 2, memory.data(), tiles);
+      const KvStore::DecodeRoom room = {memory.data(), excess.data(), false};
+      store.coded_part(layer, head, 0, 2, room, tiles);
+      if (tiles.coded_keys) store.decode_page(layer, head, 1, KvSide::keys, room);
+      if (tiles.coded_values) store.decode_page(layer, head, 1, KvSide::values, room);
       out.insert(out.end(), tiles.keys[kPageTiles], tiles.keys[kPageTiles] + kPageTokens * shape.k_dim);
       out.insert(out.end(), tiles.values[kPageTiles], tiles.values[kPageTiles] + kPageTokens * shape.v_dim);
     }

@@ -8,9 +8,8 @@
 /// that the values get add up to 1, and only their proportions carry the rounding.
 
 #include "kernels/attention_scratch.hpp"
-#include "kernels/simd/attention_codes.hpp"
-#include "kernels/simd/attention_corrections.hpp"
 #include "kernels/simd/attention_tiles.hpp"
+#include "kernels/simd/bytes.hpp"
 
 namespace snug::SNUG_ISA_NS {
 namespace {
@@ -31,24 +30,38 @@ Range tile_range(std::uint32_t begin, std::uint32_t end) {
   return {begin / kTileTokens, (end + kTileTokens - 1) / kTileTokens};
 }
 
-constexpr std::size_t kPageTiles = kCodedPageTokens / kTileTokens;
+constexpr std::size_t kPageTiles = 4;
 
-Range page_range(Range tiles) {
-  return {tiles.begin / kPageTiles * kPageTiles, (tiles.end + kPageTiles - 1) / kPageTiles * kPageTiles};
+/// Calls f(tiles) for one run of tiles after the other: a page of its own where `coded` has its bit, which is decoded
+/// before.
+template <class F>
+void for_each_run(const AttentionPart& part, bool keys, std::uint32_t coded, Range tiles, F&& f) {
+  const auto is_coded = [&](std::size_t t) { return (coded >> t / kPageTiles & 1) != 0; };
+  const auto page_end = [&](std::size_t t) {
+    const std::size_t end = (t / kPageTiles + 1) * kPageTiles;
+    return end < tiles.end ? end : tiles.end;
+  };
+  for (std::size_t t = tiles.begin, end; t < tiles.end; t = end) {
+    end = page_end(t);
+    KvAhead ahead;
+    if (is_coded(t))
+      ahead = part.decode(part.source, keys, t / kPageTiles);
+    else
+      while (end < tiles.end && !is_coded(end)) end = page_end(end);
+    f(Range{t, end}, ahead);
+  }
 }
 
-/// A range of tiles by what is coded, page by page: in the middle.
-struct Split {
-  Range before, coded, after;
-};
-
-Split split(const std::byte* const* pages, Range tiles) {
-  const auto walk = [&](std::size_t t, bool coded) {
-    while (t < tiles.end && (pages[t / kPageTiles] != nullptr) == coded) t = (t / kPageTiles + 1) * kPageTiles;
-    return t < tiles.end ? t : tiles.end;
-  };
-  const std::size_t begin = walk(tiles.begin, false), end = walk(begin, true);
-  return {{tiles.begin, begin}, {begin, end}, {end, tiles.end}};
+/// Tiles that one of the queries sees, and what lies between them.
+Range tiles_seen(const std::uint32_t* begin, const std::uint32_t* end, std::size_t count) {
+  Range seen = {kMaxTiles, 0};
+  for (std::size_t q = 0; q < count; ++q) {
+    const Range own = tile_range(begin[q], end[q]);
+    if (own.empty()) continue;
+    if (own.begin < seen.begin) seen.begin = own.begin;
+    if (own.end > seen.end) seen.end = own.end;
+  }
+  return seen;
 }
 
 /// How many tiles ahead, in the order of reading: keys of the part, its values, keys of the next part.
@@ -57,42 +70,16 @@ std::size_t tiles_ahead(std::size_t dim) {
   return tiles < 2 ? 2 : tiles;
 }
 
-/// Raw scores of a block of queries over coded pages; those of a page's tiles outside of `tiles` are filled in too.
-void score_pages(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
-                 AttentionScratch& scratch) {
-  if (tiles.empty()) return;
-  for (std::size_t dim = 0; dim < part.k_dim; dim += kCodedDepth) {
-    const std::size_t dims = part.k_dim - dim < kCodedDepth ? part.k_dim - dim : kCodedDepth;
-    float most[kAttentionBlock];
-    for (std::size_t q = 0; q < count; ++q) {
-      F32x16 top = zero();
-      for (std::size_t d = 0; d < dims; d += 16) {
-        const F32x16 x = load_bf16(queries + q * part.k_dim + dim + d);
-        store(scratch.wide_queries + q * kCodedDepth + d, x);
-        top = max(top, abs(x));
-      }
-      most[q] = hmax(top);
-    }
-    const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
-    // Behind the last keys come the values.
-    const auto next = [&](std::size_t page) {
-      return page < last ? part.k_pages[page + 1] : part.v_pages[first] ? part.v_pages[first] : part.k_pages[page];
-    };
-    for (std::size_t page = first; page <= last; ++page) {
-      float* scores = scratch.scores + page * kCodedPageTokens;
-      // Scales of keys differ much between channels: codes of 8 bits would miss what a bound costs.
-      multiply_page(part.k_pages[page], next(page), part.k_codes->bits == 8 ? nullptr : most, *part.k_codes, dim, dims,
-                    scratch.wide_queries, kCodedDepth, count, scores, kPartTokens, dim > 0, scratch.coded);
-      if (part.k_codes->corrected())
-        add_corrections(part.k_pages[page], *part.k_codes, dim, dims, scratch.wide_queries, kCodedDepth, count, scores,
-                        kPartTokens);
-    }
-  }
+/// Shares what is read next out among tiles, each of which prefetches `steps` times. Returns the bytes of a step.
+std::size_t spread(KvAhead next, Range tiles, std::size_t steps, const std::byte** ahead) {
+  const std::size_t all = (tiles.end - tiles.begin) * steps, step = (next.bytes + all - 1) / all;
+  for (std::size_t t = tiles.begin; t < tiles.end; ++t) ahead[t] = next.at + (t - tiles.begin) * steps * step;
+  return step;
 }
 
 /// Raw scores of a block of queries over the tiles that one of them sees; other tiles may be absent and are never
 /// touched.
-void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles, KvAhead next,
                  AttentionScratch& scratch) {
   if (tiles.empty()) return;
   for (std::size_t dim = 0; dim < part.k_dim; dim += kQueryChunk) {
@@ -101,15 +88,19 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
       __builtin_memcpy(scratch.queries + q * kQueryChunk, queries + q * part.k_dim + dim, dims * sizeof(bf16_t));
     }
     // Behind the last keys come the values; line for line, a few too many or too few when the dims differ.
-    const bf16_t *keys[kMaxTiles], *ahead[kMaxTiles];
+    const bf16_t* keys[kMaxTiles];
+    const std::byte* ahead[kMaxTiles];
     const std::size_t distance = tiles_ahead(part.k_dim);
     for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
       keys[t] = part.k_tiles[t] + dim * kTileTokens;
       const std::size_t later = t + distance, value = tiles.begin + later - tiles.end;
-      ahead[t] = later < tiles.end   ? part.k_tiles[later] + dim * kTileTokens
-                 : value < tiles.end ? part.v_tiles[value] + dim * kTileTokens
-                                     : keys[t];
+      const bf16_t* tile = later < tiles.end   ? part.k_tiles[later] + dim * kTileTokens
+                           : value < tiles.end ? part.v_tiles[value] + dim * kTileTokens
+                                               : keys[t];
+      ahead[t] = reinterpret_cast<const std::byte*>(tile);
     }
+    std::size_t step_bytes = kTileTokens * 2 * sizeof(bf16_t);
+    if (next.at != nullptr) step_bytes = spread(next, tiles, part.k_dim / 2, ahead);
 
     for (std::size_t q = 0; q < count; q += kScoreQueries) {
       const std::size_t n = count - q < kScoreQueries ? count - q : kScoreQueries;
@@ -119,6 +110,7 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
         const ScoreArgs args = {scratch.queries + q * kQueryChunk,
                                 keys + t,
                                 ahead + t,
+                                step_bytes,
                                 dims / 2,
                                 dim == 0,
                                 scratch.scores + q * kPartTokens + t * kTileTokens};
@@ -130,23 +122,39 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
 }
 
 /// Takes off of scores what the excess variance of keys adds to the mean of their exp.
-void take_off_excess(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
-                     AttentionScratch& scratch) {
-  for (std::size_t t = tiles.begin; t < tiles.end; t = (t / kPageTiles + 1) * kPageTiles) {
-    const float* excess = part.k_excess[t / kPageTiles];
-    if (excess == nullptr) continue;
-    for (std::size_t q = 0; q < count; ++q) {
-      F32x16 variance = zero();
-      for (std::size_t d = 0; d < part.k_dim; d += 16) {
-        const F32x16 x = load_bf16(queries + q * part.k_dim + d);
-        variance = fma(mul(x, x), load(excess + d), variance);
-      }
-      const F32x16 off = set1(0.5f * hsum(variance));
-      float* scores = scratch.scores + q * kPartTokens + t / kPageTiles * kCodedPageTokens;
-      for (std::size_t i = 0; i < kPageTiles; ++i)
-        if ((part.k_exact >> (t / kPageTiles * kPageTiles + i) & 1) == 0)
-          store(scores + i * kTileTokens, sub(load(scores + i * kTileTokens), off));
+void take_off_excess(const AttentionPart& part, std::size_t count, Range tiles, AttentionScratch& scratch) {
+  for (std::size_t t = tiles.begin, end; t < tiles.end; t = end) {
+    const bf16_t* excess = part.k_excess[t];
+    for (end = t + 1; end < tiles.end && part.k_excess[end] == excess; ++end) {
     }
+    if (excess == nullptr) continue;
+    F32x16 variance[kAttentionBlock];
+    for (std::size_t q = 0; q < count; ++q) {
+      const bf16_t* squares = scratch.squares + q * part.k_dim;
+      variance[q] = zero();
+      std::size_t d = 0;
+      for (; d + 32 <= part.k_dim; d += 32)
+        variance[q] = dot_pairs(variance[q], load_pairs(squares + d), load_pairs(excess + d));
+      if (d < part.k_dim) variance[q] = fma(load_bf16(squares + d), load_bf16(excess + d), variance[q]);
+    }
+    float added[16];
+    hsum_each(variance, count, added);
+    for (std::size_t q = 0; q < count; ++q)
+      for (std::size_t i = t; i < end; ++i) {
+        float* scores = scratch.scores + q * kPartTokens + i * kTileTokens;
+        store(scores, sub(load(scores), set1(0.5f * added[q])));
+      }
+  }
+}
+
+/// scratch.squares, where some tile has an excess.
+void square_queries(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles,
+                    AttentionScratch& scratch) {
+  bool needed = false;
+  for (std::size_t t = tiles.begin; t < tiles.end; ++t) needed |= part.k_excess[t] != nullptr;
+  for (std::size_t i = 0; needed && i < count * part.k_dim; i += 16) {
+    const F32x16 x = load_bf16(queries + i);
+    store_bf16(scratch.squares + i, mul(x, x));
   }
 }
 
@@ -166,24 +174,8 @@ float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* 
   return hmax(top);
 }
 
-/// Weights of coded values, in place of their scores: relative to the maximum, 0 in the block's other tiles. Returns
-/// their sum.
-float exponentiate_coded(Range own, Range block, float top, float* scores) {
-  if (block.empty()) return 0;
-  F32x16 sum = zero();
-  for (std::size_t t = block.begin; t < block.end; ++t) {
-    float* at = scores + t * kTileTokens;
-    const bool sees = t >= own.begin && t < own.end;
-    const F32x16 weight = sees ? exp2_coarse(mul(sub(load(at), set1(top)), set1(kLog2E))) : zero();
-    store(at, weight);
-    sum = add(sum, weight);
-  }
-  return hsum(sum);
-}
-
-/// The same for values in tiles: rounded to bf16.
+/// Weights, rounded to bf16: relative to the maximum, 0 in the block's other tiles. Returns their sum.
 float exponentiate(Range own, Range block, float top, const float* scores, bf16_t* probabilities) {
-  if (block.empty()) return 0;
   // Two tiles are added at once, so the block's range is taken to even tiles.
   const std::size_t begin = block.begin & ~std::size_t{1}, end = (block.end + 1) & ~std::size_t{1};
   for (std::size_t t = begin; t < end; ++t) {
@@ -205,53 +197,31 @@ float exponentiate(Range own, Range block, float top, const float* scores, bf16_
 }
 
 /// AttentionPart::tile_sums of a block of queries.
-void sum_weights(const AttentionPart& part, std::size_t count, Range block, const AttentionScratch& scratch,
-                 float* tile_sums) {
+void sum_weights(std::size_t count, Range block, const AttentionScratch& scratch, float* tile_sums) {
   for (std::size_t q = 0; q < count; ++q)
     for (std::size_t t = 0; t < kMaxTiles; ++t) {
-      const std::size_t at = q * kPartTokens + t * kTileTokens;
-      F32x16 weights = zero();
-      if (t >= block.begin && t < block.end)
-        weights =
-            part.v_pages[t / kPageTiles] != nullptr ? load(scratch.scores + at) : load_bf16(scratch.probabilities + at);
-      tile_sums[q * kMaxTiles + t] = hsum(weights);
+      const bool seen = t >= block.begin && t < block.end;
+      tile_sums[q * kMaxTiles + t] =
+          seen ? hsum(load_bf16(scratch.probabilities + q * kPartTokens + t * kTileTokens)) : 0.0f;
     }
 }
 
-/// acc (+)= weights times coded values.
-void sum_pages(const AttentionPart& part, std::size_t count, Range tiles, bool more, AttentionScratch& scratch,
-               float* acc) {
-  if (tiles.empty()) return;
-  float most[kAttentionBlock];  // weights are relative to their maximum
-  for (float& weight : most) weight = 1;
-  const std::size_t first = tiles.begin / kPageTiles, last = (tiles.end - 1) / kPageTiles;
-  const auto next = [&](std::size_t page) {
-    return page < last ? part.v_pages[page + 1] : part.next_page ? part.next_page : part.v_pages[page];
-  };
-  for (std::size_t page = first; page <= last; ++page) {
-    const float* weights = scratch.scores + page * kCodedPageTokens;
-    multiply_page(part.v_pages[page], next(page), most, *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count,
-                  acc, part.v_dim, more || page > first, scratch.coded);
-    if (part.v_codes->corrected())
-      add_corrections(part.v_pages[page], *part.v_codes, 0, kCodedPageTokens, weights, kPartTokens, count, acc,
-                      part.v_dim);
-  }
-}
-
 /// acc (+)= probabilities times values in tiles.
-void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const bf16_t* probabilities, bool more,
-               float* acc) {
+void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, KvAhead following,
+               const bf16_t* probabilities, bool more, float* acc) {
   if (tiles.empty()) return;
   // The last tiles name the next part's keys; without that hint the tile itself, which costs nothing.
-  const bf16_t* ahead[kMaxTiles];
+  const std::byte* ahead[kMaxTiles];
   const std::size_t distance = tiles_ahead(part.v_dim);
   for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
     const std::size_t later = t + distance, key = later - tiles.end;
     const bf16_t* next = later < tiles.end       ? part.v_tiles[later]
                          : key < part.next_tiles ? part.next_keys[key]
                                                  : nullptr;
-    ahead[t] = next != nullptr ? next : part.v_tiles[t];
+    ahead[t] = reinterpret_cast<const std::byte*>(next != nullptr ? next : part.v_tiles[t]);
   }
+  std::size_t step_bytes = 32 * sizeof(bf16_t);
+  if (following.at != nullptr) step_bytes = spread(following, tiles, kTileTokens / 2 * part.v_dim / 16, ahead);
   // Queries split evenly: 7 as 4 + 3 rather than 6 + 1. All groups meet a few tiles before the next ones, so that
   // memory is read at an even pace.
   const std::size_t groups = (count + kValueQueries - 1) / kValueQueries;
@@ -263,7 +233,7 @@ void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const 
       for (std::size_t g = 0; g < groups; ++g) {
         const std::size_t q = count * g / groups, n = count * (g + 1) / groups - q;
         const ValueArgs args = {
-            probabilities + q * kPartTokens, part.v_tiles,        ahead, tile, tile_end, part.v_dim, vector,
+            probabilities + q * kPartTokens, part.v_tiles,        ahead, step_bytes, tile, tile_end, part.v_dim, vector,
             tile == tiles.begin && !more,    acc + q * part.v_dim};
         kValueTable[(n - 1) * kValueVectors + d - 1](args);
       }
@@ -271,45 +241,36 @@ void sum_tiles(const AttentionPart& part, std::size_t count, Range tiles, const 
   }
 }
 
+/// Pages that are to be decoded yet.
+struct Coded {
+  std::uint32_t keys, values;
+};
+
 void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t count, const std::uint32_t* begin,
-                  const std::uint32_t* end, float softcap, AttentionState* state, float* acc, float* tile_sums,
-                  AttentionScratch& scratch) {
-  Range block = {kMaxTiles, 0};
-  for (std::size_t q = 0; q < count; ++q) {
-    const Range own = tile_range(begin[q], end[q]);
-    if (own.empty()) continue;
-    if (own.begin < block.begin) block.begin = own.begin;
-    if (own.end > block.end) block.end = own.end;
-  }
+                  const std::uint32_t* end, float softcap, Coded coded, AttentionState* state, float* acc,
+                  float* tile_sums, AttentionScratch& scratch) {
+  const Range block = tiles_seen(begin, end, count);
   if (block.empty()) {
     for (std::size_t q = 0; q < count; ++q) state[q] = {-kInfinity, 0.0f};
     __builtin_memset(acc, 0, count * part.v_dim * sizeof(float));
     if (tile_sums != nullptr) __builtin_memset(tile_sums, 0, count * kMaxTiles * sizeof(float));
     return;
   }
-  const Split keys = split(part.k_pages, block), values = split(part.v_pages, block);
-  for (const Range tiles : {keys.before, keys.after}) {
-    score_tiles(part, queries, count, tiles, scratch);
-    take_off_excess(part, queries, count, tiles, scratch);
-  }
-  score_pages(part, queries, count, keys.coded, scratch);
+  square_queries(part, queries, count, block, scratch);
+  for_each_run(part, true, coded.keys, block, [&](Range tiles, KvAhead ahead) {
+    score_tiles(part, queries, count, tiles, ahead, scratch);
+    take_off_excess(part, count, tiles, scratch);
+  });
   for (std::size_t q = 0; q < count; ++q) {
-    state[q].max = mask_scores(begin[q], end[q], softcap, scratch.scores + q * kPartTokens);
-  }
-  // Pages are whole: weights of tiles that the block does not see are needed too, as zeros.
-  const Range coded = values.coded.empty() ? Range{} : page_range(values.coded);
-  for (std::size_t q = 0; q < count; ++q) {
-    const Range own = tile_range(begin[q], end[q]);
     float* scores = scratch.scores + q * kPartTokens;
-    bf16_t* probabilities = scratch.probabilities + q * kPartTokens;
-    state[q].sum = exponentiate(own, values.before, state[q].max, scores, probabilities);
-    state[q].sum += exponentiate_coded(own, coded, state[q].max, scores);
-    state[q].sum += exponentiate(own, values.after, state[q].max, scores, probabilities);
+    state[q].max = mask_scores(begin[q], end[q], softcap, scores);
+    state[q].sum = exponentiate(tile_range(begin[q], end[q]), block, state[q].max, scores,
+                                scratch.probabilities + q * kPartTokens);
   }
-  if (tile_sums != nullptr) sum_weights(part, count, block, scratch, tile_sums);
-  sum_tiles(part, count, values.before, scratch.probabilities, false, acc);
-  sum_pages(part, count, values.coded, !values.before.empty(), scratch, acc);
-  sum_tiles(part, count, values.after, scratch.probabilities, values.after.begin > block.begin, acc);
+  if (tile_sums != nullptr) sum_weights(count, block, scratch, tile_sums);
+  for_each_run(part, false, coded.values, block, [&](Range tiles, KvAhead ahead) {
+    sum_tiles(part, count, tiles, ahead, scratch.probabilities, tiles.begin > block.begin, acc);
+  });
 }
 
 }  // namespace
@@ -317,10 +278,17 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
 void attend(const AttentionPart& part, const bf16_t* queries, std::size_t m, const std::uint32_t* begin,
             const std::uint32_t* end, float softcap, AttentionState* state, float* acc, std::byte* scratch) {
   auto& own = align_attention_scratch(scratch);
+  Coded coded = {part.k_coded, part.v_coded};
+  if (m > kAttentionBlock) {
+    const Range seen = tiles_seen(begin, end, m);
+    for_each_run(part, true, coded.keys, seen, [](Range, KvAhead) {});
+    for_each_run(part, false, coded.values, seen, [](Range, KvAhead) {});
+    coded = {};
+  }
   const std::size_t blocks = (m + kAttentionBlock - 1) / kAttentionBlock;
   for (std::size_t b = 0; b < blocks; ++b) {
     const std::size_t q = m * b / blocks, n = m * (b + 1) / blocks - q;
-    attend_block(part, queries + q * part.k_dim, n, begin + q, end + q, softcap, state + q, acc + q * part.v_dim,
+    attend_block(part, queries + q * part.k_dim, n, begin + q, end + q, softcap, coded, state + q, acc + q * part.v_dim,
                  part.tile_sums != nullptr ? part.tile_sums + q * kMaxTiles : nullptr, own);
   }
 }

@@ -33,11 +33,12 @@ constexpr std::size_t score_step(std::size_t) {
 inline constexpr std::size_t kQueryChunk = 256;
 
 /// Adds the products over `pairs` pairs of dimensions to scores[Q][kPartTokens], T tiles at once; `first`: starts from
-/// 0. `ahead` point at T tiles that are only prefetched.
+/// 0. `ahead` point at T pieces of memory that are only prefetched.
 struct ScoreArgs {
   const bf16_t* queries;      ///< [Q][kQueryChunk]
   const bf16_t* const* keys;  ///< tiles, at the chunk's first pair
-  const bf16_t* const* ahead;
+  const std::byte* const* ahead;
+  std::size_t ahead_step;  ///< bytes for each pair
   std::size_t pairs;
   bool first;
   float* scores;
@@ -53,7 +54,8 @@ void score_tile(const ScoreArgs& args) {
       acc[q][t] = args.first ? zero() : load(args.scores + q * kPartTokens + t * kTileTokens);
     }
   }
-  const bf16_t *keys[T], *ahead[T];
+  const bf16_t* keys[T];
+  const std::byte* ahead[T];
 #pragma GCC unroll 4
   for (std::size_t t = 0; t < T; ++t) {
     keys[t] = args.keys[t];
@@ -65,7 +67,7 @@ void score_tile(const ScoreArgs& args) {
 #pragma GCC unroll 4
     for (std::size_t t = 0; t < T; ++t) {
       key[t] = load_pairs(keys[t] + i * 2 * kTileTokens);
-      __builtin_prefetch(ahead[t] + i * 2 * kTileTokens);
+      __builtin_prefetch(ahead[t] + i * args.ahead_step);
     }
 #pragma GCC unroll 16
     for (std::size_t q = 0; q < Q; ++q) {
@@ -82,9 +84,10 @@ void score_tile(const ScoreArgs& args) {
 }
 
 struct ValueArgs {
-  const bf16_t* probabilities;  ///< [Q][kPartTokens]
-  const bf16_t* const* values;  ///< tiles of [8 pairs][v_dim][2]
-  const bf16_t* const* ahead;   ///< as many tiles, only prefetched
+  const bf16_t* probabilities;    ///< [Q][kPartTokens]
+  const bf16_t* const* values;    ///< tiles of [8 pairs][v_dim][2]
+  const std::byte* const* ahead;  ///< of each tile: what is only prefetched meanwhile
+  std::size_t ahead_step;         ///< bytes of it for each vector
   std::size_t tile_begin, tile_end;
   std::size_t v_dim, vector;  ///< first of D vectors of 16 dimensions
   bool first;                 ///< starts from 0
@@ -103,14 +106,15 @@ void value_tile(const ValueArgs& args) {
   }
   for (std::size_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
     const bf16_t* values = args.values[tile] + args.vector * 32;
-    const bf16_t* ahead = args.ahead[tile] + args.vector * 32;
+    const std::size_t step = args.ahead_step;
+    const std::byte* ahead = args.ahead[tile] + args.vector * step;
     const bf16_t* probabilities = args.probabilities + tile * kTileTokens;
     for (std::size_t pair = 0; pair < kTileTokens / 2; ++pair) {
       PairsX16 value[D];
 #pragma GCC unroll 4
       for (std::size_t d = 0; d < D; ++d) {
         value[d] = load_pairs(values + d * 32);
-        __builtin_prefetch(ahead + d * 32);
+        __builtin_prefetch(ahead + d * step);
       }
 #pragma GCC unroll 16
       for (std::size_t q = 0; q < Q; ++q) {
@@ -119,7 +123,7 @@ void value_tile(const ValueArgs& args) {
         for (std::size_t d = 0; d < D; ++d) acc[q][d] = dot_pairs(acc[q][d], value[d], p);
       }
       values += 2 * args.v_dim;
-      ahead += 2 * args.v_dim;
+      ahead += args.v_dim / 16 * step;
       probabilities += 2;
     }
   }

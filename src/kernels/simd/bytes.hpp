@@ -60,6 +60,23 @@ SNUG_INLINE float widen_bf16(std::uint16_t v) {
   std::memcpy(&out, &bits, sizeof(out));
   return out;
 }
+/// Lanes of `even` and `odd` in turn, rounded to bf16 (nearest, ties to even). REQUIRES: finite.
+SNUG_INLINE void store_pairs(std::uint16_t* p, F32x16 even, F32x16 odd) {
+#if defined(SNUG_ISA_avx512)
+  alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both));
+#else
+  const auto rounded = [](F32x16 x) {
+    U32x16 bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits + splat(0x7fff) + (bits >> splat(16) & splat(1));
+  };
+  store_words(p, rounded(even) >> splat(16) | (rounded(odd) & splat(0xffff0000u)));
+#endif
+}
 /// Lanes as signed integers, converted.
 SNUG_INLINE F32x16 to_f32(U32x16 v) {
   return to_f32(as_i32(v));

@@ -3,6 +3,7 @@
 /// F32x16 and I32x16 are one AVX-512 register, two AVX2, four NEON, or an array. The per-ISA files define:
 ///   load, store, load_n, store_n (n < 16 lanes), zero, set1, add, sub, mul, div, fma (a * b + c), max, min, sqrt, abs
 ///   hsum, hmax          always folded as 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half
+///   hsum_each           the sums of up to 16 vectors
 ///   Mask16: less, lane_range (begin <= lane < end), select (mask ? a : b)
 ///   load_f16, load_bf16 (16 values), store_bf16 (nearest even)
 ///   load_i32, set1_i32, add_i32, to_f32, to_i32 (nearest even), round (nearest even), scale2 (a * 2^n, n integral)
@@ -30,6 +31,15 @@
 #include "kernels/simd/f32_neon.hpp"
 #else
 #include "kernels/simd/f32_scalar.hpp"
+#endif
+
+#if !defined(SNUG_ISA_avx512)
+namespace snug::SNUG_ISA_NS {
+/// out[i] = hsum(v[i]) for i < n <= 16.
+SNUG_INLINE void hsum_each(const F32x16* v, std::size_t n, float* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = hsum(v[i]);
+}
+}  // namespace snug::SNUG_ISA_NS
 #endif
 
 #include "kernels/simd/f32_math.hpp"

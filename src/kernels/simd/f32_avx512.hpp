@@ -103,6 +103,32 @@ SNUG_INLINE float hmax(F32x16 a) {
   return _mm_cvtss_f32(_mm_max_ss(a2, _mm_movehdup_ps(a2)));
 }
 
+/// out[i] = hsum(v[i]) for i < n <= 16, in the same order; writes 16 floats.
+SNUG_INLINE void hsum_each(const F32x16* v, std::size_t n, float* out) {
+  const auto at = [&](std::size_t i) { return i < n ? v[i].v : _mm512_setzero_ps(); };
+  // Halves of two vectors become one, then quarters of four.
+  const auto fold = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  };
+  __m512 quad[4];
+  for (std::size_t i = 0; i < 4; ++i) {
+    if (4 * i >= n) {
+      quad[i] = _mm512_setzero_ps();
+      continue;
+    }
+    const __m512 a = fold(at(4 * i), at(4 * i + 1)), b = fold(at(4 * i + 2), at(4 * i + 3));
+    quad[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  // Within the four lanes of each.
+  const auto pairs = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  };
+  const __m512 low = pairs(quad[0], quad[1]), high = pairs(quad[2], quad[3]);
+  const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(low, high, 0x88), _mm512_shuffle_ps(low, high, 0xdd));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_ps(out, _mm512_permutexvar_ps(order, sums));
+}
+
 SNUG_INLINE I32x16 load_i32(const std::int32_t* p) {
   return {_mm512_loadu_si512(p)};
 }

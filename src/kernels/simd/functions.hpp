@@ -40,8 +40,8 @@ void merge(AttentionState& total, float* total_acc, const AttentionState& part, 
            std::size_t v_dim);
 
 void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles);
+void kv_excess(const std::byte* page, const KvCodes& codes, float factor, bf16_t* out);
 void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
-void add_low_rank_kv(const float* lines, const float* positions, std::size_t rank, const KvCodes& codes, bf16_t* tiles);
 
 void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
 void add_line_codes(const std::byte* page, std::size_t lines, std::size_t bits, float* out);

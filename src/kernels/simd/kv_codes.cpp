@@ -2,6 +2,9 @@
 
 #include "kernels/kv_codes.hpp"
 
+#include <utility>
+
+#include "kernels/attention_part.hpp"
 #include "kernels/simd/functions.hpp"
 #include "kernels/simd/words.hpp"
 
@@ -16,6 +19,16 @@ float from_bf16(bf16_t x) {
   return value;
 }
 
+typedef std::int8_t S8x16 __attribute__((vector_size(16)));
+typedef std::int32_t S32x16 __attribute__((vector_size(64)));
+
+SNUG_INLINE F32x16 load_int8(const std::byte* p) {
+  const S32x16 wide = __builtin_convertvector(load_vector<S8x16>(p), S32x16);
+  I32x16 out;
+  std::memcpy(&out, &wide, sizeof out);
+  return to_f32(out);
+}
+
 /// Lanes a, b, a, b, ...
 F32x16 alternate(float a, float b) {
   alignas(64) float lanes[16];
@@ -23,67 +36,147 @@ F32x16 alternate(float a, float b) {
   return load(lanes);
 }
 
-/// A pair of lines of one group, ready to turn codes into values.
-struct LinePair {
-  F32x16 scale, least;
-#if defined(SNUG_ISA_avx512)
-  /// All values that codes of at most 4 bits can stand for: 16 of the first line, 16 of the second.
-  __m512i values;
-#endif
+/// Columns that share scales.
+struct Group {
+  std::size_t first, columns, column_bytes;
+  const bf16_t* scales;  ///< [depth], then least values
+  const std::byte* codes;
+  bf16_t* tiles;
+};
 
-  LinePair(const bf16_t* scales, const bf16_t* leasts, std::size_t bits) {
-    const float s[2] = {from_bf16(scales[0]), from_bf16(scales[1])},
-                l[2] = {from_bf16(leasts[0]), from_bf16(leasts[1])};
-#if defined(SNUG_ISA_avx512)
-    if (bits <= 4) {
-      const __m512 code = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-      const __m512 first = _mm512_fmadd_ps(code, _mm512_set1_ps(s[0]), _mm512_set1_ps(l[0]));
-      const __m512 second = _mm512_fmadd_ps(code, _mm512_set1_ps(s[1]), _mm512_set1_ps(l[1]));
-      values = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-      scale = least = zero();
-      return;
-    }
-    values = _mm512_setzero_si512();
-#else
-    (void)bits;
-#endif
-    scale = alternate(s[0], s[1]);
-    least = alternate(l[0], l[1]);
+template <class F>
+void for_each_group(const std::byte* page, const KvCodes& c, bf16_t* tiles, F&& f) {
+  const std::size_t column_bytes = c.column_bytes();
+  const std::byte* codes = page + c.column_offset(0);
+  for (std::size_t first = 0; first < c.columns; first += c.group) {
+    const std::size_t columns = c.columns - first < c.group ? c.columns - first : c.group;
+    f(Group{first, columns, column_bytes, reinterpret_cast<const bf16_t*>(page), codes + first * column_bytes,
+            tiles + first * c.column_stride});
+    page += c.head_bytes();
   }
+}
 
-  /// Codes (words below 1 << bits) to 32 bf16.
-  SNUG_INLINE void store_values(U16x32 code, std::size_t bits, bf16_t* out) const {
 #if defined(SNUG_ISA_avx512)
-    if (bits <= 4) {
-      const __m512i odd = _mm512_set1_epi32(0x00100000);
-      _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_or_si512(reinterpret_cast<__m512i>(code), odd), values));
-      return;
-    }
-#else
-    (void)bits;
-#endif
-    for (std::size_t half = 0; half < 2; ++half)
-      store_bf16(out + 16 * half, fma(to_f32(half_words(code, half)), scale, least));
+
+/// Codes of at most 4 bits are looked up: 32 bf16 are all values of 32 >> kBits lines.
+template <std::size_t kBits>
+struct Values {
+  static constexpr int kCodes = 1 << kBits, kPairs = 16 / kCodes;
+  __m512i table;
+
+  /// Of lines among 16 (scales and least values), from the pair kFirst on and further by `offset` lines.
+  template <int kFirst>
+  SNUG_INLINE void fill(__m512 scale, __m512 least, __m512i offset) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 code = _mm512_cvtepi32_ps(_mm512_and_si512(lane, _mm512_set1_epi32(kCodes - 1)));
+    const __m512i line = _mm512_add_epi32(_mm512_srli_epi32(lane, kBits), offset);
+    const __m512i low = _mm512_add_epi32(line, _mm512_set1_epi32(2 * kFirst));
+    const __m512i high = _mm512_add_epi32(line, _mm512_set1_epi32(2 * kFirst + 16 / kCodes));
+    const __m512 a = _mm512_fmadd_ps(code, _mm512_permutexvar_ps(low, scale), _mm512_permutexvar_ps(low, least));
+    const __m512 b = _mm512_fmadd_ps(code, _mm512_permutexvar_ps(high, scale), _mm512_permutexvar_ps(high, least));
+    table = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+  }
+  /// Of the pair of lines kPair in the table, whose codes are the words' lowest bits.
+  template <int kPair>
+  SNUG_INLINE __m512i of(__m512i words) const {
+    const __m512i mask = _mm512_set1_epi16(kCodes - 1);
+    const __m512i line = _mm512_set1_epi32(2 * kPair * kCodes | (2 * kPair + 1) * kCodes << 16);
+    return _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(words, mask, line, 0xea), table);  // words & mask | line
   }
 };
 
+/// The pairs kPair of a unit: those of one table after the other.
+template <std::size_t kBits, int... kPair>
+SNUG_INLINE void unpack_unit(__m512i words, const Values<kBits>* values, std::size_t stride, bf16_t* out,
+                             std::integer_sequence<int, kPair...>) {
+  constexpr int kPairs = Values<kBits>::kPairs, kShift = static_cast<int>(kBits);
+  (_mm512_storeu_si512(out + static_cast<std::size_t>(kPair) * stride,
+                       values[kPair / kPairs].template of<kPair % kPairs>(_mm512_srli_epi16(words, kPair * kShift))),
+   ...);
+}
+
+/// The lines of a group from `line` on that a unit covers, kPairs pairs.
+template <std::size_t kBits, std::size_t kPairs, int... kTable>
+SNUG_INLINE void unpack_lines(const Group& group, const KvCodes& c, std::size_t line,
+                              std::integer_sequence<int, kTable...>) {
+  constexpr int kTablePairs = Values<kBits>::kPairs;
+  const std::size_t vector = line / 16 * 16;
+  const __m512i offset = _mm512_set1_epi32(static_cast<int>(line - vector));
+  Values<kBits> values[sizeof...(kTable)];
+  (values[kTable].template fill<kTable * kTablePairs % 8>(
+       load_bf16(group.scales + vector + kTable * kTablePairs / 8 * 16).v,
+       load_bf16(group.scales + c.depth + vector + kTable * kTablePairs / 8 * 16).v, offset),
+   ...);
+  const std::byte* unit = group.codes + line / 2 / (16 / kBits) * KvCodes::kUnitBytes;
+  bf16_t* out = group.tiles + line / 2 * c.pair_stride;
+  for (std::size_t i = 0; i < group.columns; ++i, unit += group.column_bytes, out += c.column_stride)
+    unpack_unit<kBits>(_mm512_loadu_si512(unit), values, c.pair_stride, out,
+                       std::make_integer_sequence<int, static_cast<int>(kPairs)>{});
+}
+
 template <std::size_t kBits>
 void unpack_page(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
-  constexpr std::size_t kUnitPairs = 16 / kBits;
-  const U16x32 mask = splat_word((1u << kBits) - 1);
-  for (std::size_t first = 0; first < c.columns; first += c.group) {
-    const std::size_t last = first + c.group < c.columns ? first + c.group : c.columns;
-    const auto* scales = reinterpret_cast<const bf16_t*>(page + first / c.group * c.head_bytes());
+  constexpr std::size_t kUnitPairs = 16 / kBits, kTablePairs = static_cast<std::size_t>(Values<kBits>::kPairs);
+  for_each_group(page, c, tiles, [&](const Group& group) {
+    std::size_t line = 0;
+    for (; line + 2 * kUnitPairs <= c.depth; line += 2 * kUnitPairs)
+      unpack_lines<kBits, kUnitPairs>(group, c, line,
+                                      std::make_integer_sequence<int, static_cast<int>(kUnitPairs / kTablePairs)>{});
+    // Depths are multiples of 16, and so are what units cover but for 1 bit.
+    if (line < c.depth)
+      unpack_lines<kBits, 8>(group, c, line, std::make_integer_sequence<int, static_cast<int>(8 / kTablePairs)>{});
+  });
+}
+
+#endif
+
+/// Factors of corrections as f32.
+struct Factors {
+  alignas(64) float lines[KvCodes::kRank][kMostHeadDim], positions[KvCodes::kRank][kMostHeadDim];
+
+  Factors(const std::byte* page, const KvCodes& c) {
+    const auto* scales = reinterpret_cast<const bf16_t*>(page + c.factor_scales());
+    const std::byte* factor = page + c.factors();
+    const auto widen = [&](std::size_t n, float* out) {
+      const F32x16 scale = set1(from_bf16(*scales++));
+      for (std::size_t i = 0; i < n; i += 16) store(out + i, mul(load_int8(factor + i), scale));
+      factor += n;
+    };
+    for (auto& line : lines) widen(c.depth, line);
+    for (auto& position : positions) widen(c.positions(), position);
+  }
+};
+
+/// value = least + code * scale, and the product of rank kRank.
+template <std::size_t kRank>
+void unpack_by_line(const std::byte* page, const KvCodes& c, const Factors* factors, bf16_t* tiles) {
+  const std::size_t unit_pairs = c.unit_pairs(), stride = c.column_stride;
+  const U32x16 mask = splat((1u << c.bits) - 1);
+  for_each_group(page, c, tiles, [&](const Group& group) {
     for (std::size_t pair = 0; pair < c.depth / 2; ++pair) {
-      const LinePair lines(scales + 2 * pair, scales + c.depth + 2 * pair, kBits);
-      const std::size_t unit = pair / kUnitPairs * KvCodes::kUnitBytes, shift = pair % kUnitPairs * kBits;
-      for (std::size_t column = first; column < last; ++column) {
-        const auto words = load_vector<U16x32>(page + c.column_offset(column) + unit);
-        lines.store_values(words >> splat_word(static_cast<unsigned>(shift)) & mask, kBits,
-                           tiles + column * c.column_stride + pair * c.pair_stride);
+      const auto both = [&](const bf16_t* x, std::size_t i) { return set1(from_bf16(x[2 * pair + i])); };
+      const F32x16 scale[2] = {both(group.scales, 0), both(group.scales, 1)};
+      const F32x16 least[2] = {both(group.scales + c.depth, 0), both(group.scales + c.depth, 1)};
+      const std::byte* unit = group.codes + pair / unit_pairs * KvCodes::kUnitBytes;
+      const auto shift = static_cast<std::uint32_t>(pair % unit_pairs * c.bits);
+      const U32x16 shifts[2] = {splat(shift), splat(shift + 16)};
+      bf16_t* out = group.tiles + pair * c.pair_stride;
+      F32x16 line[kRank + 1][2];
+      for (std::size_t r = 0; r < kRank; ++r)
+        for (std::size_t side = 0; side < 2; ++side) line[r][side] = set1(factors->lines[r][2 * pair + side]);
+      for (std::size_t i = 0, n = group.columns; i < n; ++i, unit += group.column_bytes, out += stride) {
+        const U32x16 words = load_u32(unit);
+        F32x16 even = fma(to_f32(as_i32(words >> shifts[0] & mask)), scale[0], least[0]);
+        F32x16 odd = fma(to_f32(as_i32(words >> shifts[1] & mask)), scale[1], least[1]);
+        for (std::size_t r = 0; r < kRank; ++r) {
+          const F32x16 position = load(factors->positions[r] + 16 * (group.first + i));
+          even = fma(line[r][0], position, even);
+          odd = fma(line[r][1], position, odd);
+        }
+        store_pairs(out, even, odd);
       }
     }
-  }
+  });
 }
 
 bf16_t nearest_bf16(float x) {
@@ -230,19 +323,45 @@ void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::
   }
 }
 
+void unpack_corrected(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
+  const Factors factors(page, c);
+  unpack_by_line<KvCodes::kRank>(page, c, &factors, tiles);
+}
+
+void add_outliers(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
+  const auto* values = reinterpret_cast<const bf16_t*>(page + c.outlier_values());
+  const std::byte* places = page + c.outlier_places();
+  const std::size_t place_bytes = c.place_bytes(), positions = c.positions();
+  for (std::size_t line = 0; line < c.depth; ++line)
+    for (std::size_t i = 0; i < c.outliers; ++i, places += place_bytes, ++values) {
+      const std::size_t at = c.place(places);
+      if (at >= positions) continue;  // a damaged page must not lead elsewhere
+      bf16_t& to = tiles[c.index(line, at)];
+      to = nearest_bf16(from_bf16(to) + from_bf16(*values));
+    }
+}
+
 }  // namespace
 
-void unpack_kv(const std::byte* page, const KvCodes& codes, bf16_t* tiles) {
-  switch (codes.bits) {
-    case 1:
-      return unpack_page<1>(page, codes, tiles);
-    case 2:
-      return unpack_page<2>(page, codes, tiles);
-    case 4:
-      return unpack_page<4>(page, codes, tiles);
-    default:
-      return unpack_page<8>(page, codes, tiles);
-  }
+void unpack_kv(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
+#if defined(SNUG_ISA_avx512)
+  if (c.bits <= 4 && !c.low_rank)
+    (c.bits == 1 ? unpack_page<1> : c.bits == 2 ? unpack_page<2> : unpack_page<4>)(page, c, tiles);
+  else
+#endif
+      if (!c.low_rank)
+    unpack_by_line<0>(page, c, nullptr, tiles);
+  else
+    unpack_corrected(page, c, tiles);
+  if (c.outliers > 0) add_outliers(page, c, tiles);
+}
+
+void kv_excess(const std::byte* page, const KvCodes& c, float factor, bf16_t* out) {
+  for (std::size_t group = 0; group < c.groups(); ++group, page += c.head_bytes(), out += c.depth)
+    for (std::size_t i = 0; i < c.depth; i += 16) {
+      const F32x16 scale = load_bf16(reinterpret_cast<const bf16_t*>(page) + i);
+      store_bf16(out + i, mul(mul(scale, scale), set1(factor)));
+    }
 }
 
 void pack_kv(const bf16_t* tiles, const KvCodes& c, std::byte* page) {

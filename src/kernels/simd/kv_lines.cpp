@@ -12,18 +12,6 @@ namespace {
 
 constexpr std::size_t kTokens = 64;
 
-/// Finite values rounded to bf16 (nearest, ties to even), in the upper halves of words.
-SNUG_INLINE U32x16 round_bf16(F32x16 x) {
-  U32x16 bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits + splat(0x7fff) + (bits >> splat(16) & splat(1));
-}
-
-/// Lanes of `even` and `odd` in turn, as bf16.
-SNUG_INLINE void store_pairs(bf16_t* p, F32x16 even, F32x16 odd) {
-  store_words(p, round_bf16(even) >> splat(16) | (round_bf16(odd) & splat(0xffff0000u)));
-}
-
 struct Turn {
   F32x16 cos, sin;
 };

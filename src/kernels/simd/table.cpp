@@ -35,7 +35,7 @@ const KernelTable& table() {
                                  .merge = merge,
                                  .unpack_kv = unpack_kv,
                                  .pack_kv = pack_kv,
-                                 .add_low_rank_kv = add_low_rank_kv,
+                                 .kv_excess = kv_excess,
                                  .unpack_pruned_keys = unpack_pruned_keys,
                                  .unpack_mixed = unpack_mixed,
                                  .unpack_kv_blocks = unpack_kv_blocks,
