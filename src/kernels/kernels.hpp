@@ -25,6 +25,7 @@ struct KvBlocks;
 struct KvCentroids;
 struct KvCodes;
 struct KvLines;
+struct KvLowRank;
 struct KvMixed;
 struct KvPruned;
 struct KvRotation;
@@ -103,6 +104,8 @@ struct KernelTable {
   void (*unpack_pruned_keys)(const std::byte* page, const KvPruned& layout, bf16_t* tiles);
   /// The tiles of a page of kept and coded tokens, dim <= 512 (kv_mixed.cpp).
   void (*unpack_mixed)(const std::byte* page, const KvMixed& layout, bf16_t* tiles);
+  /// The tiles of a page that is a product of integers; its lines are a multiple of 16 (kv_low_rank.cpp).
+  void (*multiply_low_rank_kv)(const KvLowRank& product, const KvLines& layout, bf16_t* tiles);
   /// unpack_kv() of block floating point (kv_blocks.cpp).
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).

@@ -10,7 +10,7 @@ namespace snug {
 namespace {
 
 constexpr char kMagic[8] = {'S', 'N', 'U', 'G', 'K', 'V', 0, 0};
-constexpr std::uint32_t kVersion = 3, kMaxLayers = 4096;
+constexpr std::uint32_t kVersion = 4, kMaxLayers = 4096;
 constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 31, kMaxPageBytes = 1 << 28;
 
 struct Header {

@@ -167,6 +167,14 @@ SNUG_INLINE I32x16 dot_signed(I32x16 acc, U32x16 w, const std::int8_t* a) {
   return acc;
 #endif
 }
+/// As dot_unsigned_in_place().
+SNUG_INLINE I32x16 dot_signed_in_place(I32x16 acc, U32x16 w, const std::int8_t* a) {
+#if defined(SNUG_ISA_avx512)
+  return dot_unsigned_in_place(acc, w, a);
+#else
+  return dot_signed(acc, w, a);
+#endif
+}
 SNUG_INLINE U32x16 ready_signed(U32x16 w) {
   return kBiasSigned ? w ^ 0x80808080u : w;
 }

@@ -50,6 +50,7 @@ void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
 void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);
 void rotate_lines(float* lines, const KvRotation& rotation, bool back);
 void rotate_key_tiles(bf16_t* tiles, std::size_t dim, const KvRotation& rotation);
+void multiply_low_rank_kv(const KvLowRank& product, const KvLines& layout, bf16_t* tiles);
 void unpack_mixed(const std::byte* page, const KvMixed& layout, bf16_t* tiles);
 void unpack_pruned_keys(const std::byte* page, const KvPruned& layout, bf16_t* tiles);
 

@@ -26,31 +26,44 @@ void store_pairs(const std::byte* unit, U32x16 first, U32x16 second, bf16_t* out
   std::memcpy(out, &pairs, sizeof(pairs));
 }
 
-std::size_t block_of(const std::byte* page, const KvBlocks& layout, std::size_t channel) {
-  return layout.rearranged ? std::to_integer<std::size_t>(page[channel]) % layout.blocks() : channel / KvBlocks::kBlock;
-}
+/// The block of each channel; of a damaged page, some block.
+struct ChannelBlocks {
+  std::uint8_t of[KvBlocks::kBlock * KvBlocks::kMostBlocks];
+
+  ChannelBlocks(const std::byte* page, const KvBlocks& layout) {
+    const std::size_t blocks = layout.blocks();
+    for (std::size_t c = 0; c < layout.dim; ++c) {
+      const auto stored = std::to_integer<std::uint8_t>(page[c]);
+      of[c] = !layout.rearranged ? static_cast<std::uint8_t>(c / KvBlocks::kBlock)
+              : stored < blocks  ? stored
+                                 : std::uint8_t{0};
+    }
+  }
+};
 
 void unpack_keys(const std::byte* page, const KvBlocks& layout, bf16_t* tiles) {
   const std::byte *exponents = page + layout.exponents(), *units = page + layout.mantissas();
+  const ChannelBlocks block(page, layout);
   for (std::size_t tile = 0; tile < KvBlocks::kTokens / kTileTokens; ++tile) {
     U32x16 powers[KvBlocks::kMostBlocks];
     for (std::size_t b = 0; b < layout.blocks(); ++b, exponents += kTileTokens)
       powers[b] = widen(load_vector<U8x16>(exponents)) << splat(23);
     for (std::size_t d = 0; d < layout.dim; d += 2, units += kTileTokens, tiles += 2 * kTileTokens)
-      store_pairs(units, powers[block_of(page, layout, d)], powers[block_of(page, layout, d + 1)], tiles);
+      store_pairs(units, powers[block.of[d]], powers[block.of[d + 1]], tiles);
   }
 }
 
 void unpack_values(const std::byte* page, const KvBlocks& layout, bf16_t* tiles) {
   const std::byte* exponents = page + layout.exponents();
   const std::size_t blocks = layout.blocks();
+  const ChannelBlocks block(page, layout);
   for (std::size_t d = 0; d < layout.dim; d += 16) {
     // Lanes of each block; a block that has none of these channels is passed over.
     U32x16 lanes[KvBlocks::kMostBlocks];
     std::size_t present[KvBlocks::kMostBlocks], count = 0;
     for (std::size_t b = 0; b < blocks; ++b) {
       std::uint32_t mask[16], any = 0;
-      for (std::size_t i = 0; i < 16; ++i) any |= mask[i] = block_of(page, layout, d + i) == b ? 0xffffffffu : 0u;
+      for (std::size_t i = 0; i < 16; ++i) any |= mask[i] = block.of[d + i] == b ? 0xffffffffu : 0u;
       if (any == 0) continue;
       lanes[count] = load_u32(mask);
       present[count++] = b;

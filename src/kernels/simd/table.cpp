@@ -38,6 +38,7 @@ const KernelTable& table() {
                                  .kv_excess = kv_excess,
                                  .unpack_pruned_keys = unpack_pruned_keys,
                                  .unpack_mixed = unpack_mixed,
+                                 .multiply_low_rank_kv = multiply_low_rank_kv,
                                  .unpack_kv_blocks = unpack_kv_blocks,
                                  .add_line_codes = add_line_codes,
                                  .tiles_to_lines = tiles_to_lines,
