@@ -31,8 +31,8 @@ TEST(KvBlocksTest, UnpackWhatTheLayoutSays) {
           k->unpack_kv_blocks(page.data(), layout, tiles.data());
           for (std::size_t token = 0; token < KvBlocks::kTokens; ++token)
             for (std::size_t c = 0; c < dim; ++c) {
-              const std::size_t block =
-                  rearranged ? std::to_integer<std::size_t>(page[c]) % layout.blocks() : c / KvBlocks::kBlock;
+              const std::size_t stored = rearranged ? std::to_integer<std::size_t>(page[c]) : c / KvBlocks::kBlock;
+              const std::size_t block = stored < layout.blocks() ? stored : 0;
               const auto mantissa =
                   std::to_integer<unsigned>(page[layout.mantissas() + layout.mantissa_byte(token, c)]);
               const int steps = static_cast<int>(layout.upper(token, c) ? mantissa >> 4 : mantissa & 15) - 8;

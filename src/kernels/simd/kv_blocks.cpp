@@ -54,29 +54,34 @@ void unpack_keys(const std::byte* page, const KvBlocks& layout, bf16_t* tiles) {
 }
 
 void unpack_values(const std::byte* page, const KvBlocks& layout, bf16_t* tiles) {
+  constexpr std::size_t kBlocks = KvBlocks::kMostBlocks, kMostVectors = KvBlocks::kBlock * kBlocks / 16;
   const std::byte* exponents = page + layout.exponents();
-  const std::size_t blocks = layout.blocks();
+  const std::size_t blocks = layout.blocks(), vectors = layout.dim / 16;
   const ChannelBlocks block(page, layout);
-  for (std::size_t d = 0; d < layout.dim; d += 16) {
-    // Lanes of each block; a block that has none of these channels is passed over.
-    U32x16 lanes[KvBlocks::kMostBlocks];
-    std::size_t present[KvBlocks::kMostBlocks], count = 0;
+  // Lanes of each block in 16 channels; a block that has none of them is passed over.
+  U32x16 lanes[kMostVectors][kBlocks];
+  std::size_t present[kMostVectors][kBlocks], count[kMostVectors] = {};
+  for (std::size_t v = 0; v < vectors; ++v)
     for (std::size_t b = 0; b < blocks; ++b) {
       std::uint32_t mask[16], any = 0;
-      for (std::size_t i = 0; i < 16; ++i) any |= mask[i] = block.of[d + i] == b ? 0xffffffffu : 0u;
+      for (std::size_t i = 0; i < 16; ++i) any |= mask[i] = block.of[16 * v + i] == b ? 0xffffffffu : 0u;
       if (any == 0) continue;
-      lanes[count] = load_u32(mask);
-      present[count++] = b;
+      lanes[v][count[v]] = load_u32(mask);
+      present[v][count[v]++] = b;
     }
-    for (std::size_t token = 0; token < KvBlocks::kTokens; token += 2) {
+  for (std::size_t token = 0; token < KvBlocks::kTokens; token += 2, exponents += 2 * blocks) {
+    U32x16 powers[2][kBlocks];
+    for (std::size_t b = 0; b < blocks; ++b)
+      for (std::size_t i = 0; i < 2; ++i)
+        powers[i][b] = splat(std::to_integer<std::uint32_t>(exponents[i * blocks + b]) << 23);
+    const std::byte* units = page + layout.mantissas() + token / 2 * layout.dim;
+    for (std::size_t v = 0; v < vectors; ++v) {
       U32x16 first{}, second{};
-      for (std::size_t i = 0; i < count; ++i) {
-        const std::byte* own = exponents + token * blocks + present[i];
-        first |= lanes[i] & splat(std::to_integer<std::uint32_t>(own[0]) << 23);
-        second |= lanes[i] & splat(std::to_integer<std::uint32_t>(own[blocks]) << 23);
+      for (std::size_t i = 0; i < count[v]; ++i) {
+        first |= lanes[v][i] & powers[0][present[v][i]];
+        second |= lanes[v][i] & powers[1][present[v][i]];
       }
-      store_pairs(page + layout.mantissas() + token / 2 * layout.dim + d, first, second,
-                  tiles + (token / 2 * layout.dim + d) * 2);
+      store_pairs(units + 16 * v, first, second, tiles + (token / 2 * layout.dim + 16 * v) * 2);
     }
   }
 }
