@@ -89,7 +89,7 @@ public:
     if (is_upper) {
       std::array<float, kPageTokens> factors;
       std::memcpy(factors.data(), own + m.factors(), sizeof factors);
-      for (std::size_t t = 0; t < kPageTokens; ++t) scale_token(lines.data(), m.dim, t, factors[t]);
+      scale_tokens(lines.data(), m.dim, factors);
       for (std::size_t i = 0; i < kUnmergedTokens; ++i) {
         const std::size_t t = std::to_integer<std::size_t>(own[m.unmerged() + i]) % kPageTokens;
         const auto* apart = reinterpret_cast<const bf16_t*>(own + m.apart()) + i * m.dim;
@@ -97,8 +97,13 @@ public:
       }
     }
     const auto* mean = reinterpret_cast<const bf16_t*>(own + (is_upper ? 0 : m.tile_bytes()));
-    spread_mean(place, mean, m.dim, means.data());
-    kernels().add(lines.data(), means.data(), lines.size());
+    if (side_ == KvSide::values) {
+      kernels().from_bf16(mean, m.dim, means.data());
+      for (std::size_t t = 0; t < kPageTokens; ++t) kernels().add(&lines[t * m.dim], means.data(), m.dim);
+    } else {
+      spread_mean(place, mean, m.dim, means.data());
+      kernels().add(lines.data(), means.data(), lines.size());
+    }
     kernels().lines_to_tiles(lines.data(), layout, tiles);
   }
 
@@ -110,15 +115,22 @@ private:
   std::size_t at(std::size_t token, std::size_t d, std::size_t dim) const {
     return side_ == KvSide::keys ? d * kPageTokens + token : token * dim + d;
   }
-  void scale_token(float* lines, std::size_t dim, std::size_t token, float factor) const {
-    for (std::size_t d = 0; d < dim; ++d) lines[at(token, d, dim)] *= factor;
+  void scale_tokens(float* lines, std::size_t dim, const std::array<float, kPageTokens>& factors) const {
+    if (side_ == KvSide::keys)
+      for (std::size_t d = 0; d < dim; ++d) kernels().multiply(lines + d * kPageTokens, factors.data(), kPageTokens);
+    else
+      for (std::size_t t = 0; t < kPageTokens; ++t) kernels().scale(lines + t * dim, factors[t], dim);
   }
 
   /// The mean (of keys: before rotation) at each token, as lines.
   void spread_mean(KvPlace place, const bf16_t* mean, std::size_t dim, float* lines) const {
-    for (std::size_t d = 0; d < dim; ++d)
-      for (std::size_t t = 0; t < kPageTokens; ++t) lines[at(t, d, dim)] = float_of(mean[d]);
-    if (side_ == KvSide::keys) kernels().rotate_lines(lines, ropes_.at(place.layer, place.position), false);
+    if (side_ == KvSide::values) {
+      kernels().from_bf16(mean, dim, lines);
+      for (std::size_t t = 1; t < kPageTokens; ++t) std::copy_n(lines, dim, lines + t * dim);
+      return;
+    }
+    for (std::size_t d = 0; d < dim; ++d) std::fill_n(lines + d * kPageTokens, kPageTokens, float_of(mean[d]));
+    kernels().rotate_lines(lines, ropes_.at(place.layer, place.position), false);
   }
 
   /// A head's vectors [64][dim] without their mean, which goes to `mean` (bf16[dim]).
