@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kLeastQueries = 128;       // queries of one item: enough to share each tile well
 constexpr std::size_t kBlockQueries = 448;       // where there is enough to do for all: to share what is decoded
 constexpr std::size_t kSplitRows = 16;           // up to so many rows, partitions are spread over the pool
-constexpr std::size_t kPartialFloats = 2 << 20;  // memory for their results, at most
+constexpr std::size_t kPartialFloats = 1 << 20;  // memory for their results, where one row needs no more
 
 }  // namespace
 
@@ -40,7 +40,8 @@ Attention::Attention(Ledger& ledger, ThreadPool& pool, const ModelConfig& config
                                coded ? m * kPartTiles * sizeof(float) : 0};
   std::size_t each = 0;
   for (const std::size_t size : sizes) each += round_up(size, 64);
-  partial_floats_ = std::min(kPartialFloats, kSplitRows * heads * (context / kPartTokens + 1) * (max_dim_ + 2));
+  const std::size_t of_row = heads * (context / kPartTokens + 1) * (max_dim_ + 2);
+  partial_floats_ = std::min(std::max(kPartialFloats, of_row), kSplitRows * of_row);
   memory_ = Buffer(ledger, Tag::scratch, each * pool.size() + partial_floats_ * sizeof(float));
   std::byte* at = memory_.data();
   const auto next = [&at](std::size_t size) {
