@@ -26,8 +26,8 @@ def draw(path, title, points):
     floor = 0.05  # less than that cannot be told from noise
     points = [(name, bits, max(change, floor)) for name, bits, change in points]
     most_bits, most_change = (max(p[i] for p in points) for i in (1, 2))
-    chart = LogChart(title, "bits per element", "perplexity above bf16, %", (0, most_bits), (floor, 10.0 ** math.ceil(math.log10(most_change))))
-    chart.label_y(floor, f"{floor:g} or less")
+    chart = LogChart(title, "bits per element", "perplexity above bf16, %", (0, most_bits + 1), (floor, 10.0 ** math.ceil(math.log10(most_change))))
+    chart.label_y(floor, f"≤ {floor:g}")
     for bits in range(0, int(most_bits) + 1, 2):
         chart.label_x(bits)
     front = []
