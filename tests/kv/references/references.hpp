@@ -37,6 +37,8 @@ inline constexpr KvReference kReferences[] = {
     {"int-1", integers<1, 64>},
     {"cq-2", coupled_2},
     {"cq-1", coupled_1},
+    {"cskv-50", low_rank},
+    {"csr-1", sparse, 1.4},  // whose coefficients are not rounded
     {"minicache", minicache},
     {"aqua-2", aqua},
     {"think-40", think},
