@@ -26,8 +26,9 @@ struct AttentionPart {
   std::size_t tiles = 0;             ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16, <= kMostHeadDim
   /// Pages (of four tiles; a bit of each) whose tiles hold nothing yet: attend() has them decoded to where k_tiles and
-  /// v_tiles point, each when its turn comes. Of up to kAttentionBlock queries a page's tiles and excess are done with
-  /// before the next page is decoded, so that all may share one place that stays in the L1 cache.
+  /// v_tiles point, each when its turn comes. Of up to kAttentionBlock queries a page's tiles are done with before
+  /// the next page is decoded, so that all may share one place that stays in the L1 cache. With a page's keys comes its
+  /// excess.
   std::uint32_t k_coded = 0, v_coded = 0;
   KvAhead (*decode)(const void* source, bool keys, std::size_t page) = nullptr;
   const void* source = nullptr;

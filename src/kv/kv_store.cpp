@@ -247,10 +247,11 @@ void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages
 
 KvStore::PagePlace KvStore::place_of(std::size_t layer, std::size_t page, const DecodeRoom& room) const {
   const KvShape& shape = pools_.shapes()[layer];
-  if (room.shared) return {room.tiles, room.tiles, room.excess};
   const std::size_t p = page % kPartPages;
+  bf16_t* const excess = room.excess + p * kPageTiles * shape.k_dim;
+  if (room.shared) return {room.tiles, room.tiles, excess};
   bf16_t* const tiles = room.tiles + p * shape.head_values();
-  return {tiles, tiles + kPageTiles * kv_tile_values(shape.k_dim), room.excess + p * kPageTiles * shape.k_dim};
+  return {tiles, tiles + kPageTiles * kv_tile_values(shape.k_dim), excess};
 }
 
 void KvStore::coded_part(std::size_t layer, std::size_t head, std::size_t part, std::size_t coded,

@@ -70,7 +70,7 @@ public:
   struct DecodeRoom {
     bf16_t* tiles;   ///< of a partition, keys and values
     bf16_t* excess;  ///< bf16[kPartTiles][k_dim]
-    bool shared;     ///< one page's place serves all, keys and values
+    bool shared;     ///< tiles of one page at a time, of keys or values
   };
   /// Points to the tiles of those of the first `coded` pages in the partition that part() did not find all.
   void coded_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, const DecodeRoom& room,
