@@ -10,7 +10,6 @@ namespace snug {
 
 /// Queries that meet a tile together.
 inline constexpr std::size_t kAttentionBlock = 12;
-inline constexpr std::size_t kMostHeadDim = 1024;
 
 /// What is likely to be read next: fetched while the tiles at hand are multiplied.
 struct KvAhead {
@@ -25,7 +24,7 @@ struct AttentionPart {
   const bf16_t* const* v_tiles = nullptr;
   std::size_t tiles = 0;             ///< <= 16
   std::size_t k_dim = 0, v_dim = 0;  ///< multiples of 16, <= kMostHeadDim
-  /// Pages (of four tiles; a bit of each) whose tiles hold nothing yet: attend() has them decoded to where k_tiles and
+  /// Pages (a bit of each) whose tiles hold nothing yet: attend() has them decoded to where k_tiles and
   /// v_tiles point, each when its turn comes. Of up to kAttentionBlock queries a page's tiles are done with before
   /// the next page is decoded, so that all may share one place that stays in the L1 cache. With a page's keys comes its
   /// excess.

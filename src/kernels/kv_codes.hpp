@@ -25,12 +25,14 @@ struct KvCodes {
   /// and above its mean (for 1 bit); or the ends of the steps that meet its values best.
   enum class Ends : std::uint8_t { extremes, half_means, fitted };
   Ends ends = Ends::extremes;
+
   /// What is added to that (GEAR): `outliers` values of each line, and a product of rank kRank. Behind the codes lie
   /// the outliers of all lines, bf16, then their positions within the line; the factors' scales, bf16, and the factors,
   /// int8: [rank][lines], then [rank][positions].
   static constexpr std::size_t kRank = 2;
   std::size_t outliers = 0;
   bool low_rank = false;
+  constexpr std::size_t rank() const { return low_rank ? kRank : 0; }
 
   /// Values of a line, and where one lies in the tiles.
   constexpr std::size_t positions() const { return 16 * columns; }
@@ -38,7 +40,6 @@ struct KvCodes {
     return line / 2 * pair_stride + position / 16 * column_stride + position % 16 * 2 + line % 2;
   }
 
-  constexpr std::size_t rank() const { return low_rank ? kRank : 0; }
   static constexpr std::size_t kUnitBytes = 64;
   constexpr std::size_t groups() const { return (columns + group - 1) / group; }
   constexpr std::size_t unit_pairs() const { return 16 / bits; }

@@ -11,6 +11,9 @@ namespace snug {
 inline constexpr std::size_t kTileTokens = 16;
 /// Attention runs over fixed partitions of this many positions, merged in order.
 inline constexpr std::size_t kPartTokens = 256;
+/// Codecs work on pages of this many.
+inline constexpr std::size_t kPageTokens = 64, kPageTiles = kPageTokens / kTileTokens;
+inline constexpr std::size_t kMostHeadDim = 1024;
 
 constexpr std::size_t kv_tile_values(std::size_t dim) {
   return kTileTokens * dim;

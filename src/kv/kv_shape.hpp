@@ -13,8 +13,6 @@
 
 namespace snug {
 
-inline constexpr std::size_t kPageTokens = 64;
-inline constexpr std::size_t kPageTiles = kPageTokens / kTileTokens;
 inline constexpr std::size_t kPartTiles = kPartTokens / kTileTokens;
 /// Queries that codecs weigh a page by come from so many tokens, the last of a later page. 32 are hardly better, and
 /// where many query heads share a KV head they take more memory than the page's keys and values.

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.hpp"
+#include "kernels/kv_tile.hpp"
 #include "model/config.hpp"
 #include "model/rope.hpp"
 
@@ -114,7 +115,7 @@ private:
   std::string prefix_;
 };
 
-constexpr std::uint64_t kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxHeads = 4096, kMaxHeadDim = 1024,
+constexpr std::uint64_t kMaxWidth = 1 << 20, kMaxLayers = 4096, kMaxHeads = 4096, kMaxHeadDim = kMostHeadDim,
                         kMaxContext = 1u << 30;
 
 void read_layers(const GgufFile& file, const Architecture& architecture, const Keys& keys, ModelConfig& c) {

@@ -30,8 +30,6 @@ Range tile_range(std::uint32_t begin, std::uint32_t end) {
   return {begin / kTileTokens, (end + kTileTokens - 1) / kTileTokens};
 }
 
-constexpr std::size_t kPageTiles = 4;
-
 /// Calls f(tiles) for one run of tiles after the other: a page of its own where `coded` has its bit, which is decoded
 /// before.
 template <class F>
@@ -100,7 +98,7 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
       ahead[t] = reinterpret_cast<const std::byte*>(tile);
     }
     std::size_t step_bytes = kTileTokens * 2 * sizeof(bf16_t);
-    if (next.at != nullptr) step_bytes = spread(next, tiles, part.k_dim / 2, ahead);
+    if (next.at != nullptr) step_bytes = spread(next, tiles, dims / 2, ahead);
 
     for (std::size_t q = 0; q < count; q += kScoreQueries) {
       const std::size_t n = count - q < kScoreQueries ? count - q : kScoreQueries;

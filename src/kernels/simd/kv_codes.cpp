@@ -4,30 +4,13 @@
 
 #include <utility>
 
-#include "kernels/attention_part.hpp"
+#include "kernels/kv_tile.hpp"
 #include "kernels/simd/functions.hpp"
 #include "kernels/simd/words.hpp"
 
 namespace snug::SNUG_ISA_NS {
 
 namespace {
-
-float from_bf16(bf16_t x) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-typedef std::int8_t S8x16 __attribute__((vector_size(16)));
-typedef std::int32_t S32x16 __attribute__((vector_size(64)));
-
-SNUG_INLINE F32x16 load_int8(const std::byte* p) {
-  const S32x16 wide = __builtin_convertvector(load_vector<S8x16>(p), S32x16);
-  I32x16 out;
-  std::memcpy(&out, &wide, sizeof out);
-  return to_f32(out);
-}
 
 /// Lanes a, b, a, b, ...
 F32x16 alternate(float a, float b) {
@@ -136,10 +119,10 @@ struct Factors {
 
   Factors(const std::byte* page, const KvCodes& c) {
     const auto* scales = reinterpret_cast<const bf16_t*>(page + c.factor_scales());
-    const std::byte* factor = page + c.factors();
+    const auto* factor = reinterpret_cast<const std::int8_t*>(page + c.factors());
     const auto widen = [&](std::size_t n, float* out) {
-      const F32x16 scale = set1(from_bf16(*scales++));
-      for (std::size_t i = 0; i < n; i += 16) store(out + i, mul(load_int8(factor + i), scale));
+      const F32x16 scale = set1(widen_bf16(*scales++));
+      for (std::size_t i = 0; i < n; i += 16) store(out + i, mul(to_f32(load_i8(factor + i)), scale));
       factor += n;
     };
     for (auto& line : lines) widen(c.depth, line);
@@ -154,7 +137,7 @@ void unpack_by_line(const std::byte* page, const KvCodes& c, const Factors* fact
   const U32x16 mask = splat((1u << c.bits) - 1);
   for_each_group(page, c, tiles, [&](const Group& group) {
     for (std::size_t pair = 0; pair < c.depth / 2; ++pair) {
-      const auto both = [&](const bf16_t* x, std::size_t i) { return set1(from_bf16(x[2 * pair + i])); };
+      const auto both = [&](const bf16_t* x, std::size_t i) { return set1(widen_bf16(x[2 * pair + i])); };
       const F32x16 scale[2] = {both(group.scales, 0), both(group.scales, 1)};
       const F32x16 least[2] = {both(group.scales + c.depth, 0), both(group.scales + c.depth, 1)};
       const std::byte* unit = group.codes + pair / unit_pairs * KvCodes::kUnitBytes;
@@ -253,7 +236,7 @@ Spans fitted(const bf16_t* tiles, const KvCodes& c, std::size_t columns, float l
   for (std::size_t line = 0; line < 2; ++line) {
     alignas(64) float x[16 * 16];
     for (std::size_t i = 0; i < columns * 16; ++i)
-      x[i] = from_bf16(tiles[i / 16 * c.column_stride + i % 16 * 2 + line]);
+      x[i] = widen_bf16(tiles[i / 16 * c.column_stride + i % 16 * 2 + line]);
     const float lowest = best.low[line], range = best.high[line] - lowest;
     float least_error = -1;
     for (float cut = 0; cut < 0.2f; cut += 0.05f) {
@@ -304,9 +287,9 @@ void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::
   float least[2], inverse[2];
   for (std::size_t line = 0; line < 2; ++line) {
     leasts[line] = nearest_bf16(spans.low[line]);
-    least[line] = from_bf16(leasts[line]);
+    least[line] = widen_bf16(leasts[line]);
     scales[line] = nearest_bf16((spans.high[line] - least[line]) / levels);
-    const float scale = from_bf16(scales[line]);
+    const float scale = widen_bf16(scales[line]);
     inverse[line] = scale > 0 ? 1.0f / scale : 0.0f;
   }
   const F32x16 from = alternate(least[0], least[1]), factor = alternate(inverse[0], inverse[1]), top = set1(levels);
@@ -323,9 +306,17 @@ void pack_pair(const bf16_t* tiles, const KvCodes& c, std::size_t columns, std::
   }
 }
 
-void unpack_corrected(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
-  const Factors factors(page, c);
-  unpack_by_line<KvCodes::kRank>(page, c, &factors, tiles);
+void unpack_codes(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
+  if (c.low_rank) {
+    const Factors factors(page, c);
+    return unpack_by_line<KvCodes::kRank>(page, c, &factors, tiles);
+  }
+#if defined(SNUG_ISA_avx512)
+  if (c.bits == 1) return unpack_page<1>(page, c, tiles);
+  if (c.bits == 2) return unpack_page<2>(page, c, tiles);
+  if (c.bits == 4) return unpack_page<4>(page, c, tiles);
+#endif
+  unpack_by_line<0>(page, c, nullptr, tiles);
 }
 
 void add_outliers(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
@@ -337,22 +328,14 @@ void add_outliers(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
       const std::size_t at = c.place(places);
       if (at >= positions) continue;  // a damaged page must not lead elsewhere
       bf16_t& to = tiles[c.index(line, at)];
-      to = nearest_bf16(from_bf16(to) + from_bf16(*values));
+      to = nearest_bf16(widen_bf16(to) + widen_bf16(*values));
     }
 }
 
 }  // namespace
 
 void unpack_kv(const std::byte* page, const KvCodes& c, bf16_t* tiles) {
-#if defined(SNUG_ISA_avx512)
-  if (c.bits <= 4 && !c.low_rank)
-    (c.bits == 1 ? unpack_page<1> : c.bits == 2 ? unpack_page<2> : unpack_page<4>)(page, c, tiles);
-  else
-#endif
-      if (!c.low_rank)
-    unpack_by_line<0>(page, c, nullptr, tiles);
-  else
-    unpack_corrected(page, c, tiles);
+  unpack_codes(page, c, tiles);
   if (c.outliers > 0) add_outliers(page, c, tiles);
 }
 
