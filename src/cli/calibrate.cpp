@@ -35,13 +35,9 @@ double seconds_since(Clock::time_point start) {
 
 /// Those of the choice that learn.
 std::vector<const KvMethod*> learners(const std::string& text) {
-  const KvChoice choice = parse_kv_choice(text);
   std::vector<const KvMethod*> all;
-  for (const std::string& name : {choice.keys, choice.values}) {
-    if (name.empty()) continue;
-    const KvMethod& method = find_kv_method(name);
-    if (method.learn && (all.empty() || all[0] != &method)) all.push_back(&method);
-  }
+  for (const std::string& name : parse_kv_choice(text).methods())
+    if (const KvMethod& method = find_kv_method(name); method.learn) all.push_back(&method);
   if (all.empty()) fail<UsageError>("--kv {} learns nothing: it can be used as it is", text);
   return all;
 }

@@ -23,7 +23,8 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 void add_kv_option(CLI::App& command, EngineOptions& options) {
   add_option(command, "--kv", options.kv,
              fmt::format("how older keys and values are kept: {}, or KEYS/VALUES (default bf16; the others lose "
-                         "quality)",
+                         "quality); then, for some layers, ,CODEC:FIRST-LAST, and for tokens beyond an age, "
+                         ",CODEC@TOKENS: \"q8,kivi-2:4-20,cq-1@4096\"",
                          kv_method_names()));
   add_option(
       command, "--kv-memory", options.kv_memory,

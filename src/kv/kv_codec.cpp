@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.hpp"
@@ -12,6 +13,7 @@
 #include "kv/coupled_codec.hpp"
 #include "kv/gear_codec.hpp"
 #include "kv/integer_codec.hpp"
+#include "kv/layered_codec.hpp"
 #include "kv/low_rank_codec.hpp"
 #include "kv/mikv_codec.hpp"
 #include "kv/minicache_codec.hpp"
@@ -98,33 +100,77 @@ std::string kv_method_names() {
   return names;
 }
 
-std::string KvChoice::name() const {
-  if (!coded()) return "bf16";
-  return keys == values ? keys : fmt::format("{}/{}", keys, values);
+namespace {
+
+bool couples_layers(const KvFormat& format) {
+  const auto couples = [](const KvCodec& codec) { return codec.across_layers() || codec.chained(); };
+  return couples(*format.keys) || couples(*format.values);
 }
 
-KvChoice parse_kv_choice(std::string_view text) {
-  const std::size_t slash = text.find('/');
-  const std::string_view keys = text.substr(0, slash), values = slash == text.npos ? keys : text.substr(slash + 1);
-  if (text.empty() || (keys == "bf16" && values == "bf16")) return {};
-  return {std::string(find_kv_method(keys).name), std::string(find_kv_method(values).name)};
+/// Makes codecs of one model, each once.
+class CodecMaker {
+public:
+  explicit CodecMaker(std::shared_ptr<const KvModel> model) : model_(std::move(model)) {}
+
+  KvFormat format(const KvPair& pair) {
+    return {pair.name(), codec(KvSide::keys, pair.keys), codec(KvSide::values, pair.values)};
+  }
+
+private:
+  std::shared_ptr<const KvCodec> codec(KvSide side, const std::string& name) {
+    auto& there = codecs_[{side, name}];
+    if (there) return there;
+    const KvMethod& method = find_kv_method(name);
+    if (method.learn && !tables_.contains(name)) tables_.emplace(name, read_kv_tables(*model_, name));
+    return there = method.make(side, model_, tables_[name]);
+  }
+
+  std::shared_ptr<const KvModel> model_;
+  std::map<std::string, KvTables> tables_;
+  std::map<std::pair<KvSide, std::string>, std::shared_ptr<const KvCodec>> codecs_;
+};
+
+/// `format` but for some layers.
+KvFormat with_exceptions(KvFormat format, std::span<const KvChoice::Layers> exceptions, std::size_t layer_count,
+                         CodecMaker& maker) {
+  std::vector<std::shared_ptr<const KvCodec>> keys(layer_count, format.keys), values(layer_count, format.values);
+  for (const KvChoice::Layers& e : exceptions) {
+    const KvFormat other = maker.format(e.codecs);
+    if (couples_layers(format) || couples_layers(other))
+      fail<UsageError>("--kv: {} and {} cannot share the layers: one of them keeps what layers have in common",
+                       format.name, other.name);
+    if (e.last >= layer_count)
+      fail<UsageError>("--kv {}:{}-{}: the last layer of this model is {}", other.name, e.first, e.last,
+                       layer_count - 1);
+    std::fill(keys.begin() + static_cast<std::ptrdiff_t>(e.first),
+              keys.begin() + static_cast<std::ptrdiff_t>(e.last + 1), other.keys);
+    std::fill(values.begin() + static_cast<std::ptrdiff_t>(e.first),
+              values.begin() + static_cast<std::ptrdiff_t>(e.last + 1), other.values);
+  }
+  return {format.name, make_layered_codec(std::move(keys)), make_layered_codec(std::move(values))};
 }
+
+}  // namespace
 
 KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> model) {
   if (!choice.coded()) return {};
-  std::map<std::string, KvTables> tables;
-  const auto make = [&](KvSide side, const std::string& name) {
-    const KvMethod& method = find_kv_method(name);
-    if (method.learn && !tables.contains(name)) tables.emplace(name, read_kv_tables(*model, name));
-    return method.make(side, model, tables[name]);
-  };
-  KvFormat format{choice.name(), make(KvSide::keys, choice.keys), make(KvSide::values, choice.values), 0};
+  CodecMaker maker(model);
+  KvFormat format = maker.format(choice.codecs);
+  if (!choice.layers.empty()) format = with_exceptions(format, choice.layers, model->shapes.size(), maker);
+  if (choice.cold) {
+    const auto cold = std::make_shared<KvFormat>(maker.format(choice.cold->codecs));
+    if (couples_layers(format) || couples_layers(*cold) || cold->observes())
+      fail<UsageError>("--kv {}: pages cannot go from {} to {} as they age: {}", choice.name(), format.name, cold->name,
+                       cold->observes() ? "the second wants queries that are gone then"
+                                        : "one of them keeps what layers have in common");
+    format.cold = cold;
+    format.cold_age = choice.cold->age;
+  }
+  format.name = choice.name();
   Hash learned;
-  std::string file, of;
-  for (const std::string& name : {choice.keys, choice.values})
+  for (const std::string& name : choice.methods())
     if (find_kv_method(name).learn) {
-      if (of != name) file = read_text_file(kv_tables_path(*model, name));
-      of = name;
+      const std::string file = read_text_file(kv_tables_path(*model, name));
       learned.add(std::as_bytes(std::span(file)));
     }
   format.learned = learned.value();

@@ -4,12 +4,14 @@
 /// kRecentPages whole pages have come after it, so what a query sees depends on its position alone and not on how a
 /// prompt was cut into chunks.
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "kv/kv_choice.hpp"
 #include "kv/kv_learning.hpp"
 #include "kv/kv_shape.hpp"
 
@@ -20,6 +22,10 @@ inline constexpr std::size_t kRecentPages = 2;
 /// Pages at the start that stay in bf16 for good: attention rests on the first tokens whatever they say, and their keys
 /// and values are unlike all others'.
 inline constexpr std::size_t kFirstPages = 1;
+/// Pages become those of a colder format at lengths that are multiples of this.
+inline constexpr std::size_t kColdStep = 512;
+/// Least age of their tokens: they are no longer in bf16 then.
+inline constexpr std::size_t kLeastColdAge = (kRecentPages + 2) * kPageTokens;
 
 /// What codecs that observe() weigh a page by.
 struct KvObserved {
@@ -94,7 +100,10 @@ public:
 struct KvFormat {
   std::string name = "bf16";
   std::shared_ptr<const KvCodec> keys, values;
-  std::uint64_t learned = 0;  ///< fingerprint of the tables that they have learned
+  std::uint64_t learned = 0;  ///< fingerprint of the tables that they, and those of `cold`, have learned
+  /// What pages become that are older than `cold_age` tokens; null: they stay as they are.
+  std::shared_ptr<const KvFormat> cold{};
+  std::size_t cold_age = 0;
 
   bool coded() const { return keys != nullptr; }
   const KvCodec& codec(KvSide side) const { return side == KvSide::keys ? *keys : *values; }
@@ -108,6 +117,19 @@ struct KvFormat {
   static std::size_t coded_pages(std::size_t position) {
     const std::size_t page = position / kPageTokens;
     return page > kRecentPages ? page - kRecentPages : 0;
+  }
+  /// Pages that rows see cold in a call that begins at `position`: the first so many, without kFirstPages.
+  std::size_t cold_pages(std::size_t position) const {
+    const std::size_t step = position / kColdStep * kColdStep;
+    return cold && step > cold_age ? (step - cold_age) / kPageTokens : 0;
+  }
+  /// The same between two calls, with so many tokens stored.
+  std::size_t cold_between_calls(std::size_t tokens) const { return tokens > 0 ? cold_pages(tokens - 1) : 0; }
+  /// Of a cold page of this layer.
+  std::size_t cold_bytes(std::size_t layer) const { return cold ? cold->page_bytes(layer) : 0; }
+  /// Least length of a sequence with so many cold pages.
+  std::size_t cold_since(std::size_t pages) const {
+    return pages == 0 ? 0 : (pages * kPageTokens + cold_age + kColdStep - 1) / kColdStep * kColdStep;
   }
   /// Pages are coded after a call (KvCodec::late).
   bool late() const { return coded() && (keys->late() || values->late()); }
@@ -129,23 +151,14 @@ struct KvFormat {
     return late() ? settled_pages(tokens) : coded_pages(tokens - 1);
   }
   /// Most rows that a call may have which begins at `position`. With late(), all pages that its rows see coded were
-  /// settled before it.
+  /// settled before it; with a colder format, all see the same pages cold.
   std::size_t most_rows(std::size_t position) const {
-    if (!late()) return std::numeric_limits<std::size_t>::max();
-    return (position / kPageTokens + (observes() ? 0 : kRecentPages) + 1) * kPageTokens - position;
+    std::size_t most = std::numeric_limits<std::size_t>::max();
+    if (late()) most = (position / kPageTokens + (observes() ? 0 : kRecentPages) + 1) * kPageTokens - position;
+    return cold ? std::min(most, kColdStep - position % kColdStep) : most;
   }
 };
 
-/// What the user wrote.
-struct KvChoice {
-  std::string keys, values;  ///< names of methods; both empty: bf16
-
-  bool coded() const { return !keys.empty(); }
-  std::string name() const;
-};
-
-/// "NAME" or "KEYS/VALUES"; "bf16" (or nothing) for both: nothing is coded. Throws UsageError listing the known names.
-KvChoice parse_kv_choice(std::string_view text);
 /// Throws Error when a method needs what was not learned yet, or does not suit the model.
 KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> model);
 

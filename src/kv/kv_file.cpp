@@ -1,5 +1,6 @@
 #include "kv/kv_file.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.hpp"
@@ -10,7 +11,7 @@ namespace snug {
 namespace {
 
 constexpr char kMagic[8] = {'S', 'N', 'U', 'G', 'K', 'V', 0, 0};
-constexpr std::uint32_t kVersion = 4, kMaxLayers = 4096;
+constexpr std::uint32_t kVersion = 5, kMaxLayers = 4096;
 constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 31, kMaxPageBytes = 1 << 28;
 
 struct Header {
@@ -28,9 +29,10 @@ struct LayerRow {
   std::uint32_t kv_heads, k_dim, v_dim, window;
   std::uint32_t raw_begin, raw_end, coded_begin, coded_end;  ///< pages that are there
   std::uint32_t first_end, reserved;                         ///< those in bf16 before raw_begin: the first so many
-  std::uint64_t raw_bytes, coded_bytes;                      ///< of a page
+  std::uint32_t cold_begin, cold_end;
+  std::uint64_t raw_bytes, coded_bytes, cold_bytes;  ///< of a page
 };
-static_assert(sizeof(LayerRow) == 56);
+static_assert(sizeof(LayerRow) == 72);
 
 /// What stands before the pages.
 struct Head {
@@ -59,7 +61,8 @@ Bytes data_bytes(std::span<const LayerRow> rows, Bytes recurrent) {
   Bytes total = recurrent;
   for (const LayerRow& r : rows)
     total = checked_add(total, checked_add(checked_mul(Bytes{r.raw_end} - r.raw_begin + r.first_end, r.raw_bytes),
-                                           checked_mul(r.coded_end - r.coded_begin, r.coded_bytes)));
+                                           checked_add(checked_mul(r.coded_end - r.coded_begin, r.coded_bytes),
+                                                       checked_mul(r.cold_end - r.cold_begin, r.cold_bytes))));
   return total;
 }
 
@@ -86,7 +89,9 @@ void write_kv_file(const std::string& path, std::uint64_t model, std::span<const
     const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
     head.rows.push_back({s.kv_heads, s.k_dim, s.v_dim, s.window, number(held.raw_begin), number(held.raw_end),
                          number(held.coded_begin), number(held.coded_end), number(held.first_end), 0,
-                         format.raw_page_bytes(s), format.coded() && s.kv_heads ? format.page_bytes(layer) : 0});
+                         number(held.cold_begin), number(held.cold_end), format.raw_page_bytes(s),
+                         format.coded() && s.kv_heads ? format.page_bytes(layer) : 0,
+                         s.kv_heads ? format.cold_bytes(layer) : 0});
     store.each_page(layer, [&](std::span<std::byte> page) { head.checksums.push_back(hash_of(page)); });
   }
   if (!recurrent.empty()) head.checksums.push_back(hash_of(recurrent));
@@ -135,9 +140,10 @@ KvFile KvFile::parse(std::unique_ptr<RandomAccessFile> file, bool check) {
   std::uint64_t pages = h.recurrent_bytes > 0 ? 1 : 0;
   for (const LayerRow& r : head.rows) {
     if (r.raw_begin > r.raw_end || r.first_end > r.raw_begin || r.coded_begin > r.coded_end ||
-        r.raw_bytes > kMaxPageBytes || r.coded_bytes > kMaxPageBytes)
+        r.cold_begin > r.cold_end || std::max({r.raw_bytes, r.coded_bytes, r.cold_bytes}) > kMaxPageBytes)
       fail<FormatError>("{}: the table of pages is damaged", path);
-    pages += std::uint64_t{r.first_end} + r.raw_end - r.raw_begin + r.coded_end - r.coded_begin;
+    pages +=
+        std::uint64_t{r.first_end} + r.raw_end - r.raw_begin + r.coded_end - r.coded_begin + r.cold_end - r.cold_begin;
   }
   read(head.tokens, h.tokens);
   read(head.checksums, pages);
@@ -149,7 +155,7 @@ KvFile KvFile::parse(std::unique_ptr<RandomAccessFile> file, bool check) {
     fail<FormatError>("{}: its size is not what its pages need", path);
   for (const LayerRow& r : head.rows) {
     result.shapes_.push_back({r.kv_heads, r.k_dim, r.v_dim, r.window});
-    result.held_.push_back({r.first_end, r.raw_begin, r.raw_end, r.coded_begin, r.coded_end});
+    result.held_.push_back({r.first_end, r.raw_begin, r.raw_end, r.coded_begin, r.coded_end, r.cold_begin, r.cold_end});
   }
   result.model_ = h.model;
   result.tables_ = h.tables;
@@ -177,6 +183,7 @@ void KvFile::expect_matching(std::uint64_t model, const KvStore& store, std::siz
            store.can_hold(layer, tokens_.size(), held);
     bytes += held.raw_pages() * store.format().raw_page_bytes(b);
     if (held.coded_pages() > 0) bytes += held.coded_pages() * store.format().page_bytes(layer);
+    bytes += held.cold_pages() * store.format().cold_bytes(layer);
   }
   if (!same || bytes != data_bytes_) fail<FormatError>("{}: its layers are not those of the model", path);
 }

@@ -6,7 +6,7 @@
 /// name of the format, sizes, checksum), a row per layer (its shape, and which pages are there: those of a layer are
 /// consecutive but for the first, which coded formats keep as they are), the token ids (at positions 0, 1, ...), a
 /// checksum (XXH3-64) of each page and of the recurrent state; then, from a multiple of 4 KiB on, the pages of each
-/// layer in bf16, those that are coded, and the recurrent state of hybrid models.
+/// layer in bf16, those that are coded, those that are cold, and the recurrent state of hybrid models.
 
 #include <cstdint>
 #include <memory>

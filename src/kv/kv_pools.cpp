@@ -9,7 +9,10 @@ namespace snug {
 
 KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
     : ledger_(ledger), shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
-  if (format_.coded()) tables_ = ledger.reserve(Tag::kv, format_.keys->table_bytes() + format_.values->table_bytes());
+  Bytes tables = 0;
+  for (const KvFormat* f = &format_; f && f->coded(); f = f->cold.get())
+    tables += f->keys->table_bytes() + f->values->table_bytes();
+  tables_ = ledger.reserve(Tag::kv, tables);
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
   std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
@@ -21,6 +24,7 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     const bool some = shapes_[layer].kv_heads > 0;
     pools_.push_back(some ? pool_for(by_size, format_.raw_page_bytes(shapes_[layer])) : nullptr);
     coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
+    cold_pools_.push_back(some && format_.cold ? pool_for(coded_by_size, format_.cold_bytes(layer)) : nullptr);
     if (!format_.chained()) continue;
     const auto below = layer_below(shapes_, layer);
     chains_.push_back(below ? chains_[*below] : layer);
@@ -29,6 +33,8 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
   if (spill.recall > 0 && !format_.coded())
     fail<UsageError>("--kv-recall brings exact pages back beside coded ones: it needs a codec, e.g. --kv cq-1");
+  if (spill.recall > 0 && format_.cold)
+    fail<UsageError>("--kv-recall keeps all coded pages alike: --kv {} cannot go with it", format_.name);
   if (spill.recall > 0 && spill.limit > 0) fail<UsageError>("--kv-recall and --kv-memory exclude each other");
   if (spill.spills() && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
     fail<UsageError>(
@@ -49,9 +55,11 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
       continue;
     }
     const Bytes behind = tokens - kept, coded = format.coded_between_calls(tokens) * kPageTokens,
-                dropped = only_coded(format, tokens) * kPageTokens, first = kFirstPages * kPageTokens;
+                dropped = only_coded(format, tokens) * kPageTokens, first = kFirstPages * kPageTokens,
+                cold = format.cold_between_calls(tokens) * kPageTokens;
     const auto between = [](Bytes begin, Bytes end) { return end > begin ? end - begin : 0; };
-    total += between(std::max(behind, first), coded) / kPageTokens * format.page_bytes(layer) +
+    total += between(std::max(behind, first), cold) / kPageTokens * format.cold_bytes(layer) +
+             between(std::max({behind, first, cold}), coded) / kPageTokens * format.page_bytes(layer) +
              (between(std::max(dropped, behind), tokens) + between(behind, std::min(first, dropped))) * token;
     if (format.chained() && !layer_below(shapes, layer)) {
       const Bytes seen = KvFormat::coded_pages(tokens - std::min<std::size_t>(tokens, 1)) * kPageTokens;
@@ -64,12 +72,18 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 Bytes KvPools::most_bytes(std::size_t tokens, std::size_t rows) const {
   Bytes chunk = 0;
   for (const KvShape& shape : shapes_) chunk += format_.raw_page_bytes(shape) / kPageTokens;
-  const Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
+  Bytes all = bytes(tokens) + (format_.coded() ? std::min(rows, tokens) * chunk : 0);
+  // Before pages become cold, and while they do.
+  for (std::size_t layer = 0; format_.cold && layer < shapes_.size(); ++layer)
+    if (shapes_[layer].kv_heads > 0) all += kColdStep / kPageTokens * format_.page_bytes(layer);
   if (!spill_) return all;
-  // What a call writes, and the pages that are not yet whole or coded, stay; and those of an extent that is not full.
+  // What a call writes, and the pages that are not yet whole, coded or cold, stay; and those of an extent that is not
+  // full.
   const std::size_t stay = kRecentPages + 2 + (format_.coded() ? kFirstPages : 0);
-  const Bytes least = (std::min(rows, tokens) + stay * kPageTokens) * chunk,
-              staging = KvSpill::memory_bytes(spill_options_, most_extent_bytes());
+  Bytes least = (std::min(rows, tokens) + stay * kPageTokens) * chunk;
+  for (std::size_t layer = 0; format_.cold && layer < shapes_.size(); ++layer)
+    if (shapes_[layer].kv_heads > 0) least += (format_.cold_age + kColdStep) / kPageTokens * format_.page_bytes(layer);
+  const Bytes staging = KvSpill::memory_bytes(spill_options_, most_extent_bytes());
   if (spill_options_.recall > 0) {
     Bytes part = 0;
     for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
@@ -102,11 +116,13 @@ Bytes KvPools::slack_bytes() const {
 
 Bytes KvPools::growth_bytes(std::size_t stored, std::size_t tokens) const {
   const std::size_t raw = pages_of(tokens) - pages_of(stored),
-                    coded = format_.coded_between_calls(tokens) - format_.coded_between_calls(stored);
+                    coded = format_.coded_between_calls(tokens) - format_.coded_between_calls(stored),
+                    cold = format_.cold_between_calls(tokens) - format_.cold_between_calls(stored);
   Bytes total = 0;
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
     if (shapes_[layer].kv_heads > 0)
-      total += raw * format_.raw_page_bytes(shapes_[layer]) + (coded > 0 ? coded * format_.page_bytes(layer) : 0);
+      total += raw * format_.raw_page_bytes(shapes_[layer]) + (coded > 0 ? coded * format_.page_bytes(layer) : 0) +
+               cold * format_.cold_bytes(layer);
   return total;
 }
 

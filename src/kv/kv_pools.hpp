@@ -36,6 +36,8 @@ public:
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
   /// Of coded pages. REQUIRES: format().coded().
   PagePool& coded_pool(std::size_t layer) { return *coded_pools_[layer]; }
+  /// Of cold pages. REQUIRES: format().cold.
+  PagePool& cold_pool(std::size_t layer) { return *cold_pools_[layer]; }
   /// Of each layer's chain of layers that are decoded one from the other: its lowest layer. Empty: there are none.
   const std::vector<std::size_t>& chains() const { return chains_; }
   /// kv_bytes() of this model.
@@ -56,7 +58,8 @@ public:
   }
   /// Of a page as it goes to the disk.
   std::size_t spill_page_bytes(std::size_t layer) const {
-    return format_.coded() && !recalls(layer) ? format_.page_bytes(layer) : format_.raw_page_bytes(shapes_[layer]);
+    if (!format_.coded() || recalls(layer)) return format_.raw_page_bytes(shapes_[layer]);
+    return format_.cold ? format_.cold_bytes(layer) : format_.page_bytes(layer);
   }
   /// Memory beyond the pages themselves, at most: a part-filled slab of every pool, and the codecs' tables.
   Bytes slack_bytes() const;
@@ -71,9 +74,9 @@ private:
   std::vector<KvShape> shapes_;
   KvFormat format_;
   std::vector<std::size_t> chains_;
-  Reservation tables_;                                          ///< of the codecs
-  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_;  ///< layers of one page size share a pool
-  std::vector<const PagePool*> distinct_;                       ///< of these
+  Reservation tables_;                                                       ///< of the codecs
+  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_, cold_pools_;  ///< layers of one page size share a pool
+  std::vector<const PagePool*> distinct_;                                    ///< of these
   KvSpillOptions spill_options_;
   std::unique_ptr<KvSpill> spill_;
 };

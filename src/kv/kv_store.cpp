@@ -10,7 +10,9 @@ KvStore::KvStore(KvPools& pools, std::size_t slack)
       slack_(slack),
       pages_(pools.shapes().size()),
       coded_(pools.shapes().size()),
+      cold_(pools.shapes().size()),
       coded_count_(pools.shapes().size()),
+      cold_count_(pools.shapes().size()),
       spilled_(pools.shapes().size()),
       chains_(pools.chains().size()) {}
 
@@ -36,7 +38,7 @@ void KvStore::reserve(std::size_t tokens) {
 
 void KvStore::reserve_pages(std::size_t tokens) {
   const std::size_t wanted = pages_of(tokens), from = stored_ / kPageTokens;
-  const std::size_t coded = format().coded_between_calls(tokens);
+  const std::size_t coded = format().coded_between_calls(tokens), cold = format().cold_pages(stored_);
   for (std::size_t layer = 0; !recall_ && layer < pages_.size(); ++layer)
     if (recalls(layer)) recall_ = pools_.new_recall();
   struct Fresh {
@@ -67,6 +69,8 @@ void KvStore::reserve_pages(std::size_t tokens) {
     // What is behind a window already is not coded.
     for (std::size_t page = std::max(coded_count_[layer], kFirstPages); page < coded; ++page)
       if (page >= from || list[page]) own(coded_list, page, pools_.coded_pool(layer));
+    for (std::size_t page = std::max(cold_count_[layer], kFirstPages); page < cold; ++page)
+      if (coded_list[page]) own(cold_[layer], page, pools_.cold_pool(layer));
     list.reserve(wanted), coded_list.reserve(coded);
     if (chains_.empty() || pools_.chains()[layer] != layer) continue;
     Chain& chain = chains_[layer];
@@ -89,6 +93,8 @@ void KvStore::reserve_pages(std::size_t tokens) {
 void KvStore::drop_pages(std::size_t keep) noexcept {
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     coded_count_[layer] = std::min(coded_count_[layer], keep);
+    cold_count_[layer] = std::min(cold_count_[layer], keep);
+    if (cold_[layer].size() > cold_count_[layer]) cold_[layer].resize(cold_count_[layer]);
     auto &list = pages_[layer], &coded = coded_[layer];
     if (recall_ && spilled_pages(layer) > keep) recall_->forget(keep);
     while (spilled_pages(layer) > keep) spilled_[layer].pop_back();
@@ -123,6 +129,7 @@ void KvStore::trim(std::size_t tokens) noexcept {
       release(chain, 0, dead);
     }
     release(coded_list, 0, dead);
+    release(cold_[layer], 0, dead);
     release(list, kFirstPages, std::max(dead, coded));
     release(list, 0, std::min(dead, kFirstPages));
   }
@@ -134,7 +141,7 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
     if (shape.window && shape.kv_heads && tokens > shape.window + slack_) oldest = std::max(oldest, tokens - slack_);
   for (std::size_t layer = 0; layer < pages_.size(); ++layer) {
     // What is on the disk is not brought back to be written to.
-    oldest = std::max(oldest, spilled_pages(layer) * kPageTokens);
+    oldest = std::max({oldest, spilled_pages(layer) * kPageTokens, format().cold_since(cold_count_[layer])});
     if (!format().coded() || shapes()[layer].kv_heads == 0) continue;
     // Rows see the newest pages in bf16: they must be there.
     std::size_t first = pages_[layer].size();
@@ -207,9 +214,35 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
   std::fill(coded_count_.begin(), coded_count_.end(), pages);
 }
 
+void KvStore::cool(ThreadPool& pool, std::size_t layer) {
+  const std::size_t pages = format().cold_pages(stored_), first = std::max(cold_count_[layer], kFirstPages);
+  const KvShape& shape = shapes()[layer];
+  if (pages <= first) return;
+  pool.parallel_for((pages - first) * 2, 1, [&](std::size_t from, std::size_t to, unsigned) {
+    std::vector<bf16_t> tiles;
+    for (std::size_t i = from; i < to; ++i) {
+      const std::size_t page = first + i / 2;
+      const KvSide side = i % 2 != 0 ? KvSide::values : KvSide::keys;
+      if (page >= cold_[layer].size() || !cold_[layer][page]) continue;  // behind the window
+      const std::size_t each = kPageTiles * kv_tile_values(shape.dim(side));
+      tiles.resize(shape.kv_heads * each);
+      std::vector<const bf16_t*> heads;
+      for (std::size_t head = 0; head < shape.kv_heads; ++head) {
+        decode_head(layer, head, page, side, tiles.data() + head * each);
+        heads.push_back(tiles.data() + head * each);
+      }
+      format().cold->codec(side).encode({layer, page * kPageTokens}, heads.data(),
+                                        cold_[layer][page].data() + format().cold->offset(side, layer));
+    }
+  });
+  for (std::size_t page = first; page < pages; ++page) coded_[layer][page] = {};
+  cold_count_[layer] = pages;
+}
+
 void KvStore::decode_head(std::size_t layer, std::size_t head, std::size_t page, KvSide side, bf16_t* tiles) const {
-  const KvCodec& codec = format().codec(side);
-  const auto coded = [&](std::size_t of) { return coded_page(of, page) + format().offset(side, of); };
+  const KvFormat& format = format_of(layer, page);
+  const KvCodec& codec = format.codec(side);
+  const auto coded = [&](std::size_t of) { return coded_page(of, page) + format.offset(side, of); };
   KvPlace place{layer, page * kPageTokens};
   if (const std::size_t lender = codec.lender(layer); lender != layer) place.lent = coded(lender);
   codec.decode(place, head, coded(layer), tiles);
@@ -266,15 +299,16 @@ void KvStore::coded_part(std::size_t layer, std::size_t head, std::size_t part, 
     if (!at || exact) continue;
     const PagePlace place = place_of(layer, page, room);
     const bf16_t *keys = place.keys, *values = place.values;
-    const std::size_t rows = format().keys->excess_rows(layer);
+    const KvFormat& format = format_of(layer, page);
+    const std::size_t rows = format.keys->excess_rows(layer);
     if (!chains_.empty()) {
       keys = reinterpret_cast<const bf16_t*>(chains_[pools_.chains()[layer]].pages[page].data()) +
              head * shape.head_values();
       values = keys + kPageTiles * key_values;
-      if (rows > 0) format().keys->key_excess(layer, head, at + format().offset(KvSide::keys, layer), place.excess);
+      if (rows > 0) format.keys->key_excess(layer, head, at + format.offset(KvSide::keys, layer), place.excess);
     } else {
       const auto find = [&](KvSide side, const bf16_t*& tiles, std::uint32_t& to_decode) {
-        if (const bf16_t* there = format().codec(side).tiles(layer, head, at + format().offset(side, layer)))
+        if (const bf16_t* there = format.codec(side).tiles(layer, head, at + format.offset(side, layer)))
           tiles = there;
         else
           to_decode |= 1u << p;
@@ -295,16 +329,17 @@ KvAhead KvStore::decode_page(std::size_t layer, std::size_t head, std::size_t pa
                              const DecodeRoom& room) const {
   const PagePlace place = place_of(layer, page, room);
   decode_head(layer, head, page, side, side == KvSide::keys ? place.keys : place.values);
-  if (side == KvSide::keys && format().keys->excess_rows(layer) > 0)
-    format().keys->key_excess(layer, head, coded_page(layer, page), place.excess);
+  if (const KvCodec& keys = *format_of(layer, page).keys; side == KvSide::keys && keys.excess_rows(layer) > 0)
+    keys.key_excess(layer, head, coded_page(layer, page), place.excess);
   // All keys of the partition come before its values.
   const bool last = page % kPartPages + 1 == kPartPages;
   const std::size_t next = last && side == KvSide::keys ? page + 1 - kPartPages : page + 1;
   const KvSide of = !last ? side : side == KvSide::keys ? KvSide::values : KvSide::keys;
   const std::byte* at = next < coded_count_[layer] ? coded_page(layer, next) : nullptr;
   if (!at) return {};
-  const std::size_t bytes = format().codec(of).page_bytes(layer) / pools_.shapes()[layer].kv_heads;
-  return {at + format().offset(of, layer) + head * bytes, bytes};
+  const KvFormat& format = format_of(layer, next);
+  const std::size_t bytes = format.codec(of).page_bytes(layer) / pools_.shapes()[layer].kv_heads;
+  return {at + format.offset(of, layer) + head * bytes, bytes};
 }
 
 bf16_t* KvStore::key_tile(std::size_t layer, std::size_t head, std::size_t tile) {
@@ -346,7 +381,7 @@ void KvStore::summarise(std::size_t layer, std::shared_ptr<const LowRankSummary>
 
 Bytes KvStore::memory_bytes() const {
   Bytes total = 0;
-  for (const auto* lists : {&pages_, &coded_})
+  for (const auto* lists : {&pages_, &coded_, &cold_})
     for (const auto& list : *lists)
       for (const PageRef& page : list)
         if (page) total += page.bytes();

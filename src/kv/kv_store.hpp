@@ -14,12 +14,13 @@
 
 namespace snug {
 
-/// Pages of a layer that are there: in bf16 [0, first_end) and [raw_begin, raw_end), and coded.
+/// Pages of a layer that are there: in bf16 [0, first_end) and [raw_begin, raw_end), coded, and cold.
 struct KvHeld {
-  std::size_t first_end = 0, raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0;
+  std::size_t first_end = 0, raw_begin = 0, raw_end = 0, coded_begin = 0, coded_end = 0, cold_begin = 0, cold_end = 0;
 
   std::size_t raw_pages() const { return first_end + raw_end - raw_begin; }
   std::size_t coded_pages() const { return coded_end - coded_begin; }
+  std::size_t cold_pages() const { return cold_end - cold_begin; }
 };
 
 class KvStore {
@@ -45,6 +46,9 @@ public:
   void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
   /// The same for all layers after a call. REQUIRES: KvFormat::late().
   void encode_late(ThreadPool& pool, std::size_t pages);
+
+  /// Codes pages of a layer anew that are old enough (KvFormat::cold). REQUIRES: reserve(), no encode() since.
+  void cool(ThreadPool& pool, std::size_t layer);
 
   const KvFormat& format() const { return pools_.format(); }
   const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
@@ -117,7 +121,7 @@ public:
   Bytes memory_bytes() const;
 
   KvHeld held(std::size_t layer) const;
-  /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, then those that are coded.
+  /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, those that are coded, those that are cold.
   void each_page(std::size_t layer, const std::function<void(std::span<std::byte>)>& f) const;
   /// Whether a store with `tokens` tokens can go on from these pages.
   bool can_hold(std::size_t layer, std::size_t tokens, const KvHeld& held) const;
@@ -132,7 +136,11 @@ private:
     const bf16_t *keys = nullptr, *values = nullptr;
   };
   RawTile raw_tile(std::size_t layer, std::size_t head, std::size_t tile) const;
+  /// Coded or cold.
   const std::byte* coded_page(std::size_t layer, std::size_t page) const;
+  const KvFormat& format_of(std::size_t layer, std::size_t page) const {
+    return page < cold_count_[layer] ? *format().cold : format();
+  }
   /// Pages go to the disk in bf16.
   bool spills_raw(std::size_t layer) const { return !format().coded() || recalls(layer); }
   /// Pages that go to the disk at once.
@@ -167,8 +175,10 @@ private:
   std::size_t loaded_ = 0;                   ///< tokens that hold() got, when behind windows no slack came with them
   std::vector<std::vector<PageRef>> pages_;  ///< [layer][page]; none: given back
   std::vector<std::vector<PageRef>> coded_;  ///< the same
+  std::vector<std::vector<PageRef>> cold_;   ///< the same, in place of those of coded_
   std::vector<std::shared_ptr<const LowRankSummary>> summaries_;  ///< of each layer, or empty
   std::vector<std::size_t> coded_count_;                          ///< of each layer: pages that are filled in coded_
+  std::vector<std::size_t> cold_count_;                           ///< the same in cold_
   std::vector<std::vector<std::shared_ptr<const KvSpill::Extent>>> spilled_;  ///< of each layer, its first pages
   std::vector<const std::byte*> lent_;                                        ///< pages of a loan; null before it
   std::vector<ReadAhead::Lease> leases_;

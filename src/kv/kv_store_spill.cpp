@@ -20,12 +20,13 @@ bool KvStore::may_spill(std::size_t layer) const {
   const std::size_t begin = spilled_pages(layer), end = begin + extent_pages(layer);
   if (!format().coded()) return end + kRecentPages <= stored_ / kPageTokens;
   if (recalls(layer)) return end <= std::min(coded_count_[layer], only_coded(format(), stored_));
+  if (format().cold) return end <= cold_count_[layer];
   // Pages that are there coded and no longer in bf16.
   return end <= coded_count_[layer] && end < pages_[layer].size() && !pages_[layer][end - 1];
 }
 
 void KvStore::spill_extent(std::size_t layer) {
-  auto& list = spills_raw(layer) ? pages_[layer] : coded_[layer];
+  auto& list = spills_raw(layer) ? pages_[layer] : format().cold ? cold_[layer] : coded_[layer];
   const std::size_t begin = spilled_pages(layer), count = extent_pages(layer);
   const std::size_t bytes = pools_.spill_page_bytes(layer);
   spilled_[layer].push_back(pools_.spill()->write(count, bytes, [&](std::size_t page, std::byte* to) {
@@ -92,8 +93,9 @@ KvStore::RawTile KvStore::raw_tile(std::size_t layer, std::size_t head, std::siz
 }
 
 const std::byte* KvStore::coded_page(std::size_t layer, std::size_t page) const {
-  if (page < coded_[layer].size())
-    if (const std::byte* there = coded_[layer][page].data()) return there;
+  const auto& list = page < cold_count_[layer] ? cold_[layer] : coded_[layer];
+  if (page < list.size())
+    if (const std::byte* there = list[page].data()) return there;
   return page >= kFirstPages && page < lent_.size() && !spills_raw(layer) ? lent_[page] : nullptr;
 }
 

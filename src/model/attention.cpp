@@ -182,6 +182,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
   std::size_t rows = 0, partial = 0;
   for (const RowRun& run : runs) {
     rows += run.count;
+    if (coded_) run.kv->cool(pool_, kv_layer);
     if (coded_ && !run.kv->format().late())
       run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     if (coded_ && run.kv->format().chained())

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "kv/kv_file.hpp"
+#include "support/feed_store.hpp"
 #include "support/kv_seed.hpp"
 #include "support/tiny_model.hpp"
 
@@ -57,10 +58,7 @@ void write_session(const std::string& path) {
   ThreadPool pool(1);
   KvPools pools(ledger, kSeedShapes, seed_format());
   KvStore store(pools, 64);
-  store.reserve(kSeedTokens);
-  for (std::size_t layer = 0; layer < kSeedShapes.size(); ++layer)
-    if (kSeedShapes[layer].kv_heads > 0) store.encode(pool, layer, KvFormat::coded_pages(kSeedTokens - 1));
-  store.trim(kSeedTokens);
+  feed_store(store, pool, 0, kSeedTokens);
   std::vector<std::int32_t> tokens;
   for (std::size_t i = 0; i < kSeedTokens; ++i) tokens.push_back(static_cast<std::int32_t>(i));
   write_kv_file(path, kSeedModel, tokens, store, std::vector<std::byte>(kSeedRecurrent));

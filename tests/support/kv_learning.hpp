@@ -9,6 +9,14 @@
 
 namespace snug::testing_support {
 
+/// Every method, pairs of methods, and methods by layer and by age.
+inline std::vector<std::string> kv_names() {
+  std::vector<std::string> names{"q8/kivi-2", "kivi-2,q8:1", "cq-1,bf16/csr-1:0-1", "q8,cq-1@256",
+                                 "mikv-2,gear-4:0,kivi-2@300"};
+  for (const KvMethod& method : kv_methods()) names.emplace_back(method.name);
+  return names;
+}
+
 /// Writes what the method needs, if anything and if it is not there yet, beside model.path.
 inline void learn_kv(std::string_view name, const KvModel& model) {
   const KvMethod& method = find_kv_method(name);
@@ -43,10 +51,7 @@ inline KvFormat learned_format(std::string_view name, const KvModel& model, cons
   auto there = std::make_shared<KvModel>(model);
   there->path = path;
   const KvChoice choice = parse_kv_choice(name);
-  if (choice.coded()) {
-    learn_kv(choice.keys, *there);
-    learn_kv(choice.values, *there);
-  }
+  for (const std::string& method : choice.methods()) learn_kv(method, *there);
   return make_kv_format(choice, there);
 }
 

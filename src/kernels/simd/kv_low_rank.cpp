@@ -21,7 +21,9 @@ void multiply_low_rank_kv(const KvLowRank& p, const KvLines& l, bf16_t* tiles) {
     for (std::size_t row = 0; row < 2 * l.pairs; row += kRows) {
       I32x16 sums[kRows];
       SNUG_UNROLL(16)
-      for (std::size_t i = 0; i < kRows; ++i) sums[i] = set1_i32(kBiasSigned ? -128 * p.row_sums[row + i] : 0);
+      for (std::size_t i = 0; i < kRows; ++i)  // unsigned: sums of a damaged page may be anything
+        sums[i] = set1_i32(
+            kBiasSigned ? static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(p.row_sums[row + i])) : 0);
       const std::int8_t* a = p.rows + row * p.rank;
       const std::int8_t* lanes = p.lanes + v * 16 * p.rank;
       for (std::size_t r = 0; r < p.rank; r += 4, lanes += 64) {
