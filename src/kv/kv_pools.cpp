@@ -14,7 +14,7 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     tables += f->keys->table_bytes() + f->values->table_bytes();
   tables_ = ledger.reserve(Tag::kv, tables);
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
-  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size;
+  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size, chained_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
     auto& pool = pools[bytes];
     if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
@@ -28,8 +28,9 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     if (!format_.chained()) continue;
     const auto below = layer_below(shapes_, layer);
     chains_.push_back(below ? chains_[*below] : layer);
+    chain_pools_.push_back(some ? pool_for(chained_by_size, format_.raw_page_bytes(shapes_[layer])) : nullptr);
   }
-  for (const auto* pools : {&by_size, &coded_by_size})
+  for (const auto* pools : {&by_size, &coded_by_size, &chained_by_size})
     for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
   if (spill.recall > 0 && !format_.coded())
     fail<UsageError>("--kv-recall brings exact pages back beside coded ones: it needs a codec, e.g. --kv cq-1");

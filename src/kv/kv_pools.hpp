@@ -38,6 +38,8 @@ public:
   PagePool& coded_pool(std::size_t layer) { return *coded_pools_[layer]; }
   /// Of cold pages. REQUIRES: format().cold.
   PagePool& cold_pool(std::size_t layer) { return *cold_pools_[layer]; }
+  /// Of reconstructions (chains()), which stay where pages in bf16 go.
+  PagePool& chain_pool(std::size_t layer) { return *chain_pools_[layer]; }
   /// Of each layer's chain of layers that are decoded one from the other: its lowest layer. Empty: there are none.
   const std::vector<std::size_t>& chains() const { return chains_; }
   /// kv_bytes() of this model.
@@ -75,7 +77,7 @@ private:
   KvFormat format_;
   std::vector<std::size_t> chains_;
   Reservation tables_;                                                       ///< of the codecs
-  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_, cold_pools_;  ///< layers of one page size share a pool
+  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_, cold_pools_, chain_pools_;  ///< layers of one page size share a pool
   std::vector<const PagePool*> distinct_;                                    ///< of these
   KvSpillOptions spill_options_;
   std::unique_ptr<KvSpill> spill_;

@@ -77,7 +77,7 @@ void KvStore::reserve_pages(std::size_t tokens) {
     chain.layer = kNone;
     const std::size_t seen = tokens > 0 ? KvFormat::coded_pages(tokens - 1) : 0;
     for (std::size_t page = kFirstPages; page < seen; ++page)
-      if (page >= coded_list.size() || coded_list[page]) own(chain.pages, page, pools_.pool(layer));
+      if (page >= coded_list.size() || coded_list[page]) own(chain.pages, page, pools_.chain_pool(layer));
     chain.pages.reserve(seen);
   }
   // Nothing fails from here on.
