@@ -1,6 +1,7 @@
 // Speed with every way to keep KV, side by side: kv_speed MODEL.gguf TEXT [--tokens N] [--prompt N] [--kv NAME NAME...]
 // All models stand in memory at once, each with a sequence of the text's first N tokens, and take turns, decoding
-// or, in a fork, reading more of a prompt: what the machine does otherwise meets them alike. Prints medians over the rounds and each round's ratio to the first.
+// or, in a fork, reading more of a prompt: what the machine does otherwise meets them alike. Prints medians over the
+// rounds and each round's ratio to the first.
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -71,7 +72,8 @@ int main(int argc, char** argv) try {
         c.model->forward({&row, 1}, logits);
       }
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      if (round > 0) c.seconds.push_back(seconds / static_cast<double>(fork ? prompt : steps));  // the first one warms up
+      if (round > 0)
+        c.seconds.push_back(seconds / static_cast<double>(fork ? prompt : steps));  // the first one warms up
     }
   for (const Contender& c : all) {
     std::vector<double> ratios;

@@ -110,6 +110,8 @@ struct KernelTable {
   void (*unpack_kv_blocks)(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
   /// Adds what `lines` coded lines stand for (kv_predict.hpp) to out[lines][64] (kv_predict.cpp).
   void (*add_line_codes)(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
+  /// The scale for which line[64] in such integers has the least squared error; 0 for nothing but zeros.
+  float (*line_scale)(const float* line, std::size_t bits);
 
   // --- pages of one head in f32 (kv_lines.cpp) ---
   void (*tiles_to_lines)(const bf16_t* tiles, const KvLines& layout, float* lines);

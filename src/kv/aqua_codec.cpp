@@ -35,38 +35,20 @@ public:
     for (const Map& map : maps_) total += (map.weights.size() + map.bias.size()) * sizeof(float);
     return total;
   }
-  bool across_layers() const override { return true; }
   bool chained() const override { return true; }
   void encode(KvPlace, const bf16_t* const*, std::byte*) const override {}
   void decode(KvPlace, std::size_t, const std::byte*, bf16_t*) const override {}
 
-  void encode_layers(const KvLayerPages& pages) const override {
-    for (std::size_t lowest = 0; lowest < maps_.size(); ++lowest) {
-      if (!pages.tiles[lowest] || !maps_[lowest].shape.lowest) continue;
-      std::vector<bf16_t> now(model_->shapes[lowest].page_bytes() / sizeof(bf16_t));  // as far as decoded
-      for (std::size_t layer = lowest; layer < maps_.size(); ++layer) {
-        if (!(model_->shapes[layer] == model_->shapes[lowest])) continue;
-        const KvPlace place{layer, pages.position};
-        const std::size_t outputs = maps_[layer].shape.outputs;
-        if (side_ == KvSide::values) decode_keys(pages, layer, now.data());
-        const Lines wanted = lines_of(side_, place, pages.tiles[layer]), said = predict(place, now.data());
-        kernels().axpy(wanted.get(), -1.0f, said.get(), outputs * kPageTokens);
-        pack_lines(wanted.get(), outputs, maps_[layer].shape.bits(), pages.coded(side_, layer));
-        decode_onto(place, pages.coded(side_, layer), now.data());
-      }
-    }
+  void encode_onto(KvPlace place, const bf16_t* as_they_are, std::byte* page, bf16_t* tiles) const override {
+    const AquaShape& shape = maps_[place.layer].shape;
+    const Lines rest = lines_of(side_, place, as_they_are), said = predict(place, tiles);
+    kernels().axpy(rest.get(), -1.0f, said.get(), shape.outputs * kPageTokens);
+    pack_lines(rest.get(), shape.outputs, shape.bits(), page);
+    add_rest(place, page, said.get(), tiles);
   }
 
   void decode_onto(KvPlace place, const std::byte* page, bf16_t* tiles) const override {
-    const Map& map = maps_[place.layer];
-    const KvShape& shape = model_->shapes[place.layer];
-    const std::size_t dim = shape.dim(side_);
-    const Lines lines = predict(place, tiles);
-    kernels().add_line_codes(page, map.shape.outputs, map.shape.bits(), lines.get());
-    for (std::size_t head = 0; head < shape.kv_heads; ++head) {
-      rope_.tiles_of(side_, place.layer, place.position, lines.get() + head * dim * kPageTokens,
-                     tiles + shape.offset(side_, head));
-    }
+    add_rest(place, page, predict(place, tiles).get(), tiles);
   }
 
 private:
@@ -104,14 +86,14 @@ private:
     return out;
   }
 
-  void decode_keys(const KvLayerPages& pages, std::size_t layer, bf16_t* tiles) const {
-    const KvCodec& codec = *pages.key_codec;
-    KvPlace place{layer, pages.position};
-    if (codec.chained()) return codec.decode_onto(place, pages.keys[layer], tiles);
-    if (const std::size_t lender = codec.lender(layer); lender != layer) place.lent = pages.keys[lender];
-    const KvShape& shape = model_->shapes[layer];
+  /// `said`: what was predicted.
+  void add_rest(KvPlace place, const std::byte* page, float* said, bf16_t* tiles) const {
+    const AquaShape& map = maps_[place.layer].shape;
+    const KvShape& shape = model_->shapes[place.layer];
+    kernels().add_line_codes(page, map.outputs, map.bits(), said);
     for (std::size_t head = 0; head < shape.kv_heads; ++head)
-      codec.decode(place, head, pages.keys[layer], tiles + shape.offset(KvSide::keys, head));
+      rope_.tiles_of(side_, place.layer, place.position, said + head * shape.dim(side_) * kPageTokens,
+                     tiles + shape.offset(side_, head));
   }
 
   KvSide side_;

@@ -102,11 +102,6 @@ std::string kv_method_names() {
 
 namespace {
 
-bool couples_layers(const KvFormat& format) {
-  const auto couples = [](const KvCodec& codec) { return codec.across_layers() || codec.chained(); };
-  return couples(*format.keys) || couples(*format.values);
-}
-
 /// Makes codecs of one model, each once.
 class CodecMaker {
 public:
@@ -136,7 +131,7 @@ KvFormat with_exceptions(KvFormat format, std::span<const KvChoice::Layers> exce
   std::vector<std::shared_ptr<const KvCodec>> keys(layer_count, format.keys), values(layer_count, format.values);
   for (const KvChoice::Layers& e : exceptions) {
     const KvFormat other = maker.format(e.codecs);
-    if (couples_layers(format) || couples_layers(other))
+    if (format.couples_layers() || other.couples_layers())
       fail<UsageError>("--kv: {} and {} cannot share the layers: one of them keeps what layers have in common",
                        format.name, other.name);
     if (e.last >= layer_count)
@@ -156,10 +151,12 @@ KvFormat make_kv_format(const KvChoice& choice, std::shared_ptr<const KvModel> m
   if (!choice.coded()) return {};
   CodecMaker maker(model);
   KvFormat format = maker.format(choice.codecs);
+  if (format.chained() && format.late())
+    fail<UsageError>("--kv {}: each side couples layers in its own way; they cannot go together", format.name);
   if (!choice.layers.empty()) format = with_exceptions(format, choice.layers, model->shapes.size(), maker);
   if (choice.cold) {
     const auto cold = std::make_shared<KvFormat>(maker.format(choice.cold->codecs));
-    if (couples_layers(format) || couples_layers(*cold) || cold->observes())
+    if (format.couples_layers() || cold->couples_layers() || cold->observes())
       fail<UsageError>("--kv {}: pages cannot go from {} to {} as they age: {}", choice.name(), format.name, cold->name,
                        cold->observes() ? "the second wants queries that are gone then"
                                         : "one of them keeps what layers have in common");

@@ -42,15 +42,12 @@ struct KvPlace {
   const std::byte* lent = nullptr;  ///< when it is decoded: this side's coded page of KvCodec::lender()
 };
 
-class KvCodec;
-
 /// Pages of all layers for the same 64 tokens. Those of a layer that keeps none of them are null.
 struct KvLayerPages {
   std::size_t position = 0;
   std::span<const bf16_t* const> tiles;  ///< of each layer: all heads as they are (KvShape::page_bytes)
-  std::span<std::byte* const> keys;      ///< coded, of each layer; they are coded before values
+  std::span<std::byte* const> keys;      ///< coded, of each layer
   std::span<std::byte* const> values;    ///< coded, of each layer
-  const KvCodec* key_codec = nullptr;    ///< what coded the keys
 
   std::byte* coded(KvSide side, std::size_t layer) const { return side == KvSide::keys ? keys[layer] : values[layer]; }
 };
@@ -89,10 +86,12 @@ public:
   virtual void encode_layers(const KvLayerPages&) const {}
   /// The layer whose coded page decode() needs beside this layer's; this one: none.
   virtual std::size_t lender(std::size_t layer) const { return layer; }
-  /// A page is decoded from the reconstruction of the layer below (layer_below()): decode_onto() turns that into this
-  /// layer's, in place of decode(). `tiles`: all heads, keys and values (KvShape::page_bytes), of which this side is
-  /// written; keys come first. The lowest layer finds any values there.
+  /// A page is coded and decoded from the reconstruction of the layer below (layer_below()): encode_onto() and
+  /// decode_onto() turn that into this layer's, in place of encode() and decode(). `tiles`: all heads, keys and values
+  /// (KvShape::page_bytes), of which this side is written; keys come first. The lowest layer finds any values there.
   virtual bool chained() const { return false; }
+  /// `as_they_are`: like `tiles`.
+  virtual void encode_onto(KvPlace, const bf16_t* /*as_they_are*/, std::byte* /*page*/, bf16_t* /*tiles*/) const {}
   virtual void decode_onto(KvPlace, const std::byte*, bf16_t*) const {}
 };
 
@@ -135,6 +134,8 @@ struct KvFormat {
   bool late() const { return coded() && (keys->late() || values->late()); }
   /// Layers are decoded one from the other (KvCodec::chained).
   bool chained() const { return coded() && (keys->chained() || values->chained()); }
+  /// What layers have in common is kept once.
+  bool couples_layers() const { return chained() || (coded() && (keys->across_layers() || values->across_layers())); }
   /// Pages in bf16 keep queries (KvCodec::observes).
   bool observes() const { return coded() && (keys->observes() || values->observes()); }
   /// Of a page in bf16.

@@ -37,7 +37,7 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
   if (spill.recall > 0 && format_.cold)
     fail<UsageError>("--kv-recall keeps all coded pages alike: --kv {} cannot go with it", format_.name);
   if (spill.recall > 0 && spill.limit > 0) fail<UsageError>("--kv-recall and --kv-memory exclude each other");
-  if (spill.spills() && format_.coded() && (format_.keys->across_layers() || format_.values->across_layers()))
+  if (spill.spills() && format_.couples_layers())
     fail<UsageError>(
         "{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory, no --kv-recall)",
         format_.name);

@@ -76,9 +76,10 @@ private:
   std::vector<KvShape> shapes_;
   KvFormat format_;
   std::vector<std::size_t> chains_;
-  Reservation tables_;                                                       ///< of the codecs
-  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_, cold_pools_, chain_pools_;  ///< layers of one page size share a pool
-  std::vector<const PagePool*> distinct_;                                    ///< of these
+  Reservation tables_;  ///< of the codecs
+  std::vector<std::shared_ptr<PagePool>> pools_, coded_pools_, cold_pools_,
+      chain_pools_;                        ///< layers of one page size share a pool
+  std::vector<const PagePool*> distinct_;  ///< of these
   KvSpillOptions spill_options_;
   std::unique_ptr<KvSpill> spill_;
 };

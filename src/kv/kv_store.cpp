@@ -207,7 +207,7 @@ void KvStore::encode_late(ThreadPool& pool, std::size_t pages) {
           keys[layer] = there ? coded_[layer][page].data() : nullptr;
           values[layer] = there ? keys[layer] + format().offset(KvSide::values, layer) : nullptr;
         }
-        codec.encode_layers({page * kPageTokens, tiles, keys, values, format().keys.get()});
+        codec.encode_layers({page * kPageTokens, tiles, keys, values});
       }
     });
   }
@@ -248,34 +248,54 @@ void KvStore::decode_head(std::size_t layer, std::size_t head, std::size_t page,
   codec.decode(place, head, coded(layer), tiles);
 }
 
-void KvStore::reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages) {
+void KvStore::follow_chain(std::size_t layer, std::size_t page, bf16_t* tiles) {
+  const auto* raw = reinterpret_cast<const bf16_t*>(pages_[layer][page].data());
+  const KvShape& shape = shapes()[layer];
+  const KvPlace place{layer, page * kPageTokens};
+  const bool fresh = page >= coded_count_[layer];
+  if (!coded_[layer][page] || (fresh && !raw)) return;  // behind the window
+  for (const KvSide side : {KvSide::keys, KvSide::values}) {
+    const KvCodec& codec = format().codec(side);
+    std::byte* coded = coded_[layer][page].data() + format().offset(side, layer);
+    if (codec.chained()) {
+      if (fresh)
+        codec.encode_onto(place, raw, coded, tiles);
+      else
+        codec.decode_onto(place, coded, tiles);
+      continue;
+    }
+    if (fresh) encode_page(layer, page, side);
+    for (std::size_t head = 0; head < shape.kv_heads; ++head)
+      decode_head(layer, head, page, side, tiles + shape.offset(side, head));
+  }
+}
+
+void KvStore::follow_chain(ThreadPool& pool, std::size_t layer, std::size_t pages) {
   const std::size_t lowest = pools_.chains()[layer];
   Chain& chain = chains_[lowest];
   const bool usable = chain.layer != kNone && chain.layer <= layer && chain.decoded == pages;
   if (usable && chain.layer == layer) return;
-  const KvShape& shape = pools_.shapes()[layer];
   std::vector<std::size_t> steps;  // layers from what is there up to this one
   for (std::size_t l = usable ? chain.layer + 1 : lowest; l <= layer; ++l)
     if (pools_.chains()[l] == lowest) steps.push_back(l);
   if (pages <= kFirstPages) return;
   pool.parallel_for(pages - kFirstPages, 1, [&](std::size_t from, std::size_t to, unsigned) {
-    for (std::size_t page = from + kFirstPages; page < to + kFirstPages; ++page) {
-      auto* tiles = reinterpret_cast<bf16_t*>(chain.pages[page].data());
-      if (!tiles) continue;  // behind the window
-      for (const std::size_t l : steps)
-        for (const KvSide side : {KvSide::keys, KvSide::values}) {
-          if (format().codec(side).chained()) {
-            format().codec(side).decode_onto({l, page * kPageTokens}, coded_[l][page].data() + format().offset(side, l),
-                                             tiles);
-            continue;
-          }
-          for (std::size_t head = 0; head < shape.kv_heads; ++head)
-            decode_head(l, head, page, side, tiles + shape.offset(side, head));
-        }
-    }
+    for (std::size_t page = from + kFirstPages; page < to + kFirstPages; ++page)
+      if (auto* tiles = reinterpret_cast<bf16_t*>(chain.pages[page].data()))  // else behind the window
+        for (const std::size_t l : steps) follow_chain(l, page, tiles);
   });
+  for (const std::size_t l : steps) coded_count_[l] = std::max(coded_count_[l], pages);
   chain.layer = layer;
   chain.decoded = pages;
+}
+
+void KvStore::prepare(ThreadPool& pool, std::size_t layer, std::size_t pages) {
+  if (!format().coded()) return;
+  cool(pool, layer);
+  if (format().chained())
+    follow_chain(pool, layer, pages);
+  else if (!format().late())
+    encode(pool, layer, pages);
 }
 
 KvStore::PagePlace KvStore::place_of(std::size_t layer, std::size_t page, const DecodeRoom& room) const {

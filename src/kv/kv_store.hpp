@@ -42,13 +42,11 @@ public:
 
   /// What a call that failed had coded beyond `tokens` is coded again.
   void forget_codes(std::size_t tokens) noexcept;
-  /// Codes pages of a layer that are not yet among the first `pages`. Tokens up to the end of those are stored.
-  void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
-  /// The same for all layers after a call. REQUIRES: KvFormat::late().
+  /// Codes, or decodes, what a call's rows need that see so many pages of this layer coded. Their tokens are stored.
+  /// REQUIRES: reserve(). Layers are best taken in order.
+  void prepare(ThreadPool& pool, std::size_t layer, std::size_t pages);
+  /// Codes pages of all layers after a call. REQUIRES: KvFormat::late().
   void encode_late(ThreadPool& pool, std::size_t pages);
-
-  /// Codes pages of a layer anew that are old enough (KvFormat::cold). REQUIRES: reserve(), no encode() since.
-  void cool(ThreadPool& pool, std::size_t layer);
 
   const KvFormat& format() const { return pools_.format(); }
   const std::vector<KvShape>& shapes() const { return pools_.shapes(); }
@@ -67,9 +65,6 @@ public:
   };
   /// Tiles that hold tokens below `tokens`; released tiles are null. Returns their number.
   std::size_t part(std::size_t layer, std::size_t head, std::size_t index, std::size_t tokens, PartTiles& out) const;
-  /// Decodes the first `pages` pages of a layer, for coded_part() to find. Layers are best taken in order. REQUIRES:
-  /// KvFormat::chained().
-  void reconstruct(ThreadPool& pool, std::size_t layer, std::size_t pages);
   /// Where pages of a partition are decoded to.
   struct DecodeRoom {
     bf16_t* tiles;   ///< of a partition, keys and values
@@ -162,6 +157,13 @@ private:
   static constexpr std::size_t kNone = ~std::size_t{0};
 
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
+  /// Codes pages of a layer that are not yet among the first `pages`.
+  void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
+  /// Those of a chain are coded one from the other; the first `pages` are decoded.
+  void follow_chain(ThreadPool& pool, std::size_t layer, std::size_t pages);
+  void follow_chain(std::size_t layer, std::size_t page, bf16_t* tiles);
+  /// Codes pages of a layer anew that are old enough (KvFormat::cold).
+  void cool(ThreadPool& pool, std::size_t layer);
   struct PagePlace {
     bf16_t *keys, *values, *excess;
   };

@@ -182,11 +182,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
   std::size_t rows = 0, partial = 0;
   for (const RowRun& run : runs) {
     rows += run.count;
-    if (coded_) run.kv->cool(pool_, kv_layer);
-    if (coded_ && !run.kv->format().late())
-      run.kv->encode(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
-    if (coded_ && run.kv->format().chained())
-      run.kv->reconstruct(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
+    run.kv->prepare(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     run.kv->begin_recall(kv_layer, run.count);
     const std::size_t even = run.count * layer.kv_heads / (2 * pool_.size());
     const std::size_t block = std::max<std::size_t>(1, std::clamp(even * group, kLeastQueries, kBlockQueries) / group);

@@ -131,7 +131,7 @@ TEST(KvCodecTest, WhatAFailedCallCodedIsCodedAgain) {
   const auto decoded = [&](bf16_t value) {
     for (std::size_t tile = 0; tile < kPageTiles; ++tile)
       std::fill_n(store.key_tile(0, 0, kFirstPages * kPageTiles + tile), kv_tile_values(64), value);
-    store.encode(pool, 0, kFirstPages + 1);
+    store.prepare(pool, 0, kFirstPages + 1);
     KvStore::PartTiles tiles;
     store.part(0, 0, 0, 256, tiles);
     store.coded_part(0, 0, 0, kFirstPages + 1, {memory.data(), nullptr, true}, tiles);

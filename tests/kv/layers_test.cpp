@@ -82,12 +82,13 @@ struct Coded {
     store.reserve((kFirstPages + kRecentPages + 1) * kPageTokens + 1);
     for (std::size_t layer = 0; layer < layers.size(); ++layer)
       std::copy(layers[layer].begin(), layers[layer].end(), store.key_tile(layer, 0, kPageTiles));
-    store.encode_late(pool, 2);
+    if (format.late()) store.encode_late(pool, 2);
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) store.prepare(pool, layer, 2);
   }
   std::vector<bf16_t> read(std::size_t layer) {
     const KvShape& shape = shapes[layer];
     std::vector<bf16_t> memory(kPartPages * shape.head_values()), excess(kPartTiles * shape.k_dim), out;
-    if (store.format().chained()) store.reconstruct(pool, layer, 2);
+    store.prepare(pool, layer, 2);
     for (std::size_t head = 0; head < shape.kv_heads; ++head) {
       KvStore::PartTiles tiles;
       store.part(layer, head, 0, 2 * kPageTokens, tiles);
@@ -125,7 +126,7 @@ void for_each_method(F&& f) {
     if (row.method != "minicache" && row.method != "aqua-2") continue;
     learn(find_kv_method(row.method), *model);
     const KvFormat format = make_kv_format(parse_kv_choice(row.method), model);
-    EXPECT_TRUE(format.keys->across_layers() && format.values->across_layers());
+    EXPECT_TRUE(format.couples_layers());
     SCOPED_TRACE(row.method);
     f(row, format, *model);
   }

@@ -88,7 +88,7 @@ void for_each_case(F&& f) {
       testing_support::learn_kv(row.method, *model);
       const KvFormat format = make_kv_format(parse_kv_choice(row.method), model);
       const KvCodec& codec = side == KvSide::keys ? *format.keys : *format.values;
-      if (codec.across_layers()) continue;  // layers_test.cpp
+      if (format.couples_layers()) continue;  // layers_test.cpp
       for (std::size_t layer = 0; layer < model->shapes.size(); ++layer) {
         SCOPED_TRACE(std::string(row.method) + (side == KvSide::keys ? " keys" : " values"));
         f(row, *row.make(side, model), codec, model->shapes[layer], side, layer);

@@ -14,11 +14,8 @@ inline void feed_store(KvStore& store, ThreadPool& pool, std::size_t from, std::
     end = at + std::min({to - at, rows, format.most_rows(at)});
     store.forget_codes(at);
     store.reserve(end);
-    for (std::size_t layer = 0; layer < layers; ++layer) {
-      if (store.shapes()[layer].kv_heads == 0) continue;
-      store.cool(pool, layer);
-      if (!format.late()) store.encode(pool, layer, KvFormat::coded_pages(end - 1));
-    }
+    for (std::size_t layer = 0; layer < layers; ++layer)
+      if (store.shapes()[layer].kv_heads > 0) store.prepare(pool, layer, KvFormat::coded_pages(end - 1));
     if (format.late()) store.encode_late(pool, format.coded_between_calls(end));
     store.trim(end);
   }

@@ -45,6 +45,7 @@ void pack_kv(const bf16_t* tiles, const KvCodes& codes, std::byte* page);
 
 void unpack_kv_blocks(const std::byte* page, const KvBlocks& layout, bf16_t* tiles);
 void add_line_codes(const std::byte* page, std::size_t lines, std::size_t bits, float* out);
+float line_scale(const float* line, std::size_t bits);
 
 void tiles_to_lines(const bf16_t* tiles, const KvLines& layout, float* lines);
 void lines_to_tiles(const float* lines, const KvLines& layout, bf16_t* tiles);

@@ -41,6 +41,7 @@ const KernelTable& table() {
                                  .multiply_low_rank_kv = multiply_low_rank_kv,
                                  .unpack_kv_blocks = unpack_kv_blocks,
                                  .add_line_codes = add_line_codes,
+                                 .line_scale = line_scale,
                                  .tiles_to_lines = tiles_to_lines,
                                  .lines_to_tiles = lines_to_tiles,
                                  .rotate_lines = rotate_lines,
