@@ -12,11 +12,12 @@ public:
     for (const KvShape& shape : model_->shapes) {
       codes_.push_back(integer_page(side, shape.dim(side), bits, group));
       codes_.back().ends = ends;
+      head_bytes_.push_back(codes_.back().bytes());
     }
     if (side == KvSide::keys) excess_ = excess(bits, ends);
   }
   std::size_t page_bytes(std::size_t layer) const override {
-    return model_->shapes[layer].kv_heads * codes_[layer].bytes();
+    return model_->shapes[layer].kv_heads * head_bytes_[layer];
   }
   void encode(KvPlace place, const bf16_t* const* heads, std::byte* page) const override {
     const KvCodes& codes = codes_[place.layer];
@@ -25,12 +26,12 @@ public:
   }
   void decode(KvPlace place, std::size_t head, const std::byte* page, bf16_t* tiles) const override {
     const KvCodes& codes = codes_[place.layer];
-    kernels().unpack_kv(page + head * codes.bytes(), codes, tiles);
+    kernels().unpack_kv(page + head * head_bytes_[place.layer], codes, tiles);
   }
   std::size_t excess_rows(std::size_t layer) const override { return excess_ != 0 ? codes_[layer].groups() : 0; }
   void key_excess(std::size_t layer, std::size_t head, const std::byte* page, bf16_t* out) const override {
     const KvCodes& codes = codes_[layer];
-    kernels().kv_excess(page + head * codes.bytes(), codes, excess_, out);
+    kernels().kv_excess(page + head * head_bytes_[layer], codes, excess_, out);
   }
 
 private:
@@ -43,7 +44,8 @@ private:
   }
 
   std::shared_ptr<const KvModel> model_;
-  std::vector<KvCodes> codes_;  ///< of each layer
+  std::vector<KvCodes> codes_;           ///< of each layer
+  std::vector<std::size_t> head_bytes_;  ///< codes_[layer].bytes(), which divides
   float excess_ = 0;
 };
 

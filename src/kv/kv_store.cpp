@@ -351,10 +351,12 @@ KvAhead KvStore::decode_page(std::size_t layer, std::size_t head, std::size_t pa
   decode_head(layer, head, page, side, side == KvSide::keys ? place.keys : place.values);
   if (const KvCodec& keys = *format_of(layer, page).keys; side == KvSide::keys && keys.excess_rows(layer) > 0)
     keys.key_excess(layer, head, coded_page(layer, page), place.excess);
-  // All keys of the partition come before its values.
-  const bool last = page % kPartPages + 1 == kPartPages;
-  const std::size_t next = last && side == KvSide::keys ? page + 1 - kPartPages : page + 1;
-  const KvSide of = !last ? side : side == KvSide::keys ? KvSide::values : KvSide::keys;
+  // All keys of the partition come before its values. What comes next is wanted too soon to be fetched.
+  const std::size_t first = page / kPartPages * kPartPages,
+                    turn = page - first + (side == KvSide::keys ? 0 : kPartPages) + 2;
+  const bool beyond = turn >= 2 * kPartPages;
+  const std::size_t next = beyond ? first + turn - kPartPages : first + turn % kPartPages;
+  const KvSide of = beyond || turn < kPartPages ? KvSide::keys : KvSide::values;
   const std::byte* at = next < coded_count_[layer] ? coded_page(layer, next) : nullptr;
   if (!at) return {};
   const KvFormat& format = format_of(layer, next);
@@ -386,10 +388,15 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
                           PartTiles& out) const {
   const std::size_t first = part * kPartTiles;
   const std::size_t tiles = std::min(kPartTiles, (tokens + kTileTokens - 1) / kTileTokens - first);
-  for (std::size_t i = 0; i < tiles; ++i) {
-    const RawTile tile = raw_tile(layer, head, first + i);
-    out.keys[i] = tile.keys;
-    out.values[i] = tile.values;
+  for (std::size_t begin = 0; begin < tiles; begin += kPageTiles) {
+    const std::size_t page = (first + begin) / kPageTiles, end = std::min(begin + kPageTiles, tiles);
+    // Most pages are coded and nowhere else.
+    const bool nowhere = !pages_[layer][page] && page >= lent_.size() && !recalls(layer);
+    for (std::size_t i = begin; i < end; ++i) {
+      const RawTile tile = nowhere ? RawTile{} : raw_tile(layer, head, first + i);
+      out.keys[i] = tile.keys;
+      out.values[i] = tile.values;
+    }
   }
   return tiles;
 }

@@ -74,7 +74,7 @@ public:
   /// Points to the tiles of those of the first `coded` pages in the partition that part() did not find all.
   void coded_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, const DecodeRoom& room,
                   PartTiles& out) const;
-  /// Decodes a page that coded_part() pointed to. Returns what is likely to be decoded next.
+  /// Decodes a page that coded_part() pointed to. Returns what is likely to be decoded after the next one.
   KvAhead decode_page(std::size_t layer, std::size_t head, std::size_t page, KvSide side, const DecodeRoom& room) const;
 
   /// What stands for tokens of a layer that left; null: nothing.

@@ -121,7 +121,7 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   view.v_tiles = tiles.values;
   view.k_dim = layer.k_dim;
   view.v_dim = layer.v_dim;
-  if (part + 1 < item.part_end) {
+  if (part + 1 < item.part_end && tiles.coded_values == 0) {  // what is coded tells itself what comes next
     view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
     view.next_keys = following.keys;
   }
@@ -270,15 +270,17 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
     const Worker& w = workers_[index];
     for (std::size_t i = from; i < to; ++i) {
       const Item& item = items[i];
-      for (std::size_t q = 0; q < item.count * group; ++q) {
-        AttentionState state;
-        start(layer, kv_layer, item, sinks, q, query_of(layer, item, q, queries, query_stride), w, state, w.total_acc);
-        for (std::size_t part = item.part_begin; part < item.part_end; ++part) {
+      const std::size_t m = item.count * group;
+      for (std::size_t q = 0; q < m; ++q)
+        start(layer, kv_layer, item, sinks, q, query_of(layer, item, q, queries, query_stride), w, w.total_state[q],
+              w.total_acc + q * v_dim);
+      // Queries by turns: one's merges wait for each other.
+      for (std::size_t part = item.part_begin; part < item.part_end; ++part)
+        for (std::size_t q = 0; q < m; ++q) {
           const float* p = partial_of(item, part, q);
-          kernels().merge(state, w.total_acc, {p[0], p[1]}, p + 2, v_dim);
+          kernels().merge(w.total_state[q], w.total_acc + q * v_dim, {p[0], p[1]}, p + 2, v_dim);
         }
-        finish(layer, item, q, state, w.total_acc, out);
-      }
+      for (std::size_t q = 0; q < m; ++q) finish(layer, item, q, w.total_state[q], w.total_acc + q * v_dim, out);
     }
   });
 }

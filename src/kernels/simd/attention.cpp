@@ -64,7 +64,7 @@ Range tiles_seen(const std::uint32_t* begin, const std::uint32_t* end, std::size
 
 /// How many tiles ahead, in the order of reading: keys of the part, its values, keys of the next part.
 std::size_t tiles_ahead(std::size_t dim) {
-  const std::size_t tiles = kAheadValues / kv_tile_values(dim);
+  const auto tiles = static_cast<std::uint32_t>(kAheadValues) / static_cast<std::uint32_t>(kv_tile_values(dim));
   return tiles < 2 ? 2 : tiles;
 }
 
@@ -75,6 +75,15 @@ std::size_t spread(KvAhead next, Range tiles, std::size_t steps, const std::byte
   return step;
 }
 
+/// A chunk of the queries' dimensions to scratch.queries.
+void copy_queries(const AttentionPart& part, const bf16_t* queries, std::size_t count, std::size_t dim,
+                  AttentionScratch& scratch) {
+  const std::size_t dims = part.k_dim - dim < kQueryChunk ? part.k_dim - dim : kQueryChunk;
+  for (std::size_t q = 0; q < count; ++q)
+    for (std::size_t d = 0; d < dims; d += 16)  // a size that is known makes a move of it
+      __builtin_memcpy(scratch.queries + q * kQueryChunk + d, queries + q * part.k_dim + dim + d, 16 * sizeof(bf16_t));
+}
+
 /// Raw scores of a block of queries over the tiles that one of them sees; other tiles may be absent and are never
 /// touched.
 void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t count, Range tiles, KvAhead next,
@@ -82,9 +91,7 @@ void score_tiles(const AttentionPart& part, const bf16_t* queries, std::size_t c
   if (tiles.empty()) return;
   for (std::size_t dim = 0; dim < part.k_dim; dim += kQueryChunk) {
     const std::size_t dims = part.k_dim - dim < kQueryChunk ? part.k_dim - dim : kQueryChunk;
-    for (std::size_t q = 0; q < count; ++q) {
-      __builtin_memcpy(scratch.queries + q * kQueryChunk, queries + q * part.k_dim + dim, dims * sizeof(bf16_t));
-    }
+    if (part.k_dim > kQueryChunk) copy_queries(part, queries, count, dim, scratch);
     // Behind the last keys come the values; line for line, a few too many or too few when the dims differ.
     const bf16_t* keys[kMaxTiles];
     const std::byte* ahead[kMaxTiles];
@@ -160,6 +167,10 @@ void square_queries(const AttentionPart& part, const bf16_t* queries, std::size_
 float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* scores) {
   const Range tiles = tile_range(begin, end);
   F32x16 top = set1(-kInfinity);
+  if (softcap == 0.0f && begin % kTileTokens == 0 && end % kTileTokens == 0) {
+    for (std::size_t t = tiles.begin; t < tiles.end; ++t) top = max(top, load(scores + t * kTileTokens));
+    return hmax(top);
+  }
   for (std::size_t t = tiles.begin; t < tiles.end; ++t) {
     const std::size_t start = t * kTileTokens;
     const bool whole = begin <= start && start + kTileTokens <= end;
@@ -174,23 +185,23 @@ float mask_scores(std::uint32_t begin, std::uint32_t end, float softcap, float* 
 
 /// Weights, rounded to bf16: relative to the maximum, 0 in the block's other tiles. Returns their sum.
 float exponentiate(Range own, Range block, float top, const float* scores, bf16_t* probabilities) {
-  // Two tiles are added at once, so the block's range is taken to even tiles.
-  const std::size_t begin = block.begin & ~std::size_t{1}, end = (block.end + 1) & ~std::size_t{1};
-  for (std::size_t t = begin; t < end; ++t) {
-    bf16_t* out = probabilities + t * kTileTokens;
-    if (t < own.begin || t >= own.end) {
-      store_bf16(out, zero());
-    } else {
-      const F32x16 s = sub(load(scores + t * kTileTokens), set1(top));
-      store_bf16(out, exp2_coarse(mul(s, set1(kLog2E))));
-    }
-  }
   alignas(64) static constexpr std::uint16_t kOne[2] = {0x3f80, 0x3f80};
   const PairsX16 ones = broadcast_pair(kOne);
+  const auto weights = [&](std::size_t tile) {
+    return exp2_coarse(mul(sub(load(scores + tile * kTileTokens), set1(top)), set1(kLog2E)));
+  };
+  // Two tiles are added at once, so the block's range is taken to even tiles.
+  const std::size_t first = block.begin & ~std::size_t{1}, last = (block.end + 1) & ~std::size_t{1};
   F32x16 sum = zero();
-  for (std::size_t t = begin; t < end; t += 2) {
-    sum = dot_pairs(sum, load_pairs(probabilities + t * kTileTokens), ones);
+  if (own.begin == first && own.end == last) {
+#pragma GCC unroll 4
+    for (std::size_t t = first; t < last; t += 2)
+      sum = dot_pairs(sum, store_both(probabilities + t * kTileTokens, weights(t), weights(t + 1)), ones);
+    return hsum(sum);
   }
+  const auto seen = [&](std::size_t tile) { return tile < own.begin || tile >= own.end ? zero() : weights(tile); };
+  for (std::size_t t = first; t < last; t += 2)
+    sum = dot_pairs(sum, store_both(probabilities + t * kTileTokens, seen(t), seen(t + 1)), ones);
   return hsum(sum);
 }
 
@@ -255,6 +266,7 @@ void attend_block(const AttentionPart& part, const bf16_t* queries, std::size_t 
     return;
   }
   square_queries(part, queries, count, block, scratch);
+  copy_queries(part, queries, count, 0, scratch);
   for_each_run(part, true, coded.keys, block, [&](Range tiles, KvAhead ahead) {
     score_tiles(part, queries, count, tiles, ahead, scratch);
     take_off_excess(part, count, tiles, scratch);

@@ -8,6 +8,7 @@
 ///   load_f16, load_bf16 (16 values), store_bf16 (nearest even)
 ///   load_i32, set1_i32, add_i32, to_f32, to_i32 (nearest even), round (nearest even), scale2 (a * 2^n, n integral)
 ///   PairsX16: 16 pairs of bf16; load_pairs, broadcast_pair, dot_pairs (acc + even * even + odd * odd, fixed order)
+///   store_both: store_bf16 twice; gives what load_pairs finds there
 /// max(a, b) is a > b ? a : b with NaN in b kept, on x86 and in the scalar build.
 
 #include <cstddef>
@@ -38,6 +39,11 @@ namespace snug::SNUG_ISA_NS {
 /// out[i] = hsum(v[i]) for i < n <= 16.
 SNUG_INLINE void hsum_each(const F32x16* v, std::size_t n, float* out) {
   for (std::size_t i = 0; i < n; ++i) out[i] = hsum(v[i]);
+}
+SNUG_INLINE PairsX16 store_both(std::uint16_t* p, F32x16 a, F32x16 b) {
+  store_bf16(p, a);
+  store_bf16(p + 16, b);
+  return load_pairs(p);
 }
 }  // namespace snug::SNUG_ISA_NS
 #endif

@@ -163,6 +163,12 @@ SNUG_INLINE void store_bf16(std::uint16_t* p, F32x16 a) {
 SNUG_INLINE PairsX16 load_pairs(const std::uint16_t* p) {
   return {_mm512_loadu_si512(p)};
 }
+/// store_bf16() of a, then of b, and what load_pairs() would find there.
+SNUG_INLINE PairsX16 store_both(std::uint16_t* p, F32x16 a, F32x16 b) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v);
+  _mm512_storeu_si512(p, both);
+  return {both};
+}
 SNUG_INLINE PairsX16 broadcast_pair(const std::uint16_t* p) {
   std::int32_t pair;
   __builtin_memcpy(&pair, p, sizeof pair);
