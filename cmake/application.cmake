@@ -1,6 +1,7 @@
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(OpenSSL REQUIRED)
+find_package(Boost REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
@@ -16,7 +17,8 @@ snug_room(model ROOMS base kernels format text weights kv)
 snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(plan ROOMS base kernels format weights model measure LINKS nlohmann_json::nlohmann_json)
-snug_room(cli ROOMS base format text model generate measure plan
+snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers)
+snug_room(cli ROOMS base format text model generate measure plan serve
           LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT OpenSSL::Crypto)
 
 add_executable(snug src/main.cpp)
@@ -68,7 +70,7 @@ snug_warnings(fail_reads)
 set(tiny_model ${PROJECT_BINARY_DIR}/tiny.gguf)
 add_test(NAME tiny_model COMMAND write_tiny_model ${tiny_model})
 set_tests_properties(tiny_model PROPERTIES FIXTURES_SETUP tiny_model)
-foreach(test bad_input calibrate kv_session pack pressure pull sparse)
+foreach(test bad_input calibrate kv_session pack pressure pull serve sparse)
   add_test(NAME cli_${test} COMMAND python3 ${PROJECT_SOURCE_DIR}/tests/cli/${test}_test.py
            $<TARGET_FILE:snug> ${tiny_model} $<TARGET_FILE:fail_reads>)
   set_tests_properties(cli_${test} PROPERTIES FIXTURES_REQUIRED tiny_model)

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
       "Examples:\n  snug run smollm2-135m \"Why is the sky blue?\"\n  snug show qwen2.5-coder-0.5b\n  snug COMMAND "
       "--help");
   snug::add_run(app);
+  snug::add_serve(app);
   snug::add_pull(app);
   snug::add_list(app);
   snug::add_rm(app);

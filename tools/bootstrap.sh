@@ -3,7 +3,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config ccache libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libgtest-dev
-  libbenchmark-dev libpcre2-dev libcurl4-openssl-dev libssl-dev libedit-dev libxxhash-dev liburing-dev python3 python3-pip)
+  libbenchmark-dev libboost-dev libpcre2-dev libcurl4-openssl-dev libssl-dev libedit-dev libxxhash-dev liburing-dev python3 python3-pip)
 command -v cargo >/dev/null || packages+=(cargo-web rustc-web)
 if [ "${1:-}" = --dev ]; then
   packages+=(clang-format-19 g++-aarch64-linux-gnu qemu-user googletest)

@@ -11,6 +11,7 @@
 #include "base/log.hpp"
 #include "base/memory_info.hpp"
 #include "base/pressure_policy.hpp"
+#include "cli/engine.hpp"
 
 namespace snug {
 
@@ -99,6 +100,19 @@ BudgetKeeper::Counts BudgetKeeper::counts() const {
 
 std::unique_lock<std::mutex> BudgetKeeper::hold() const {
   return std::unique_lock(state_->mutex);
+}
+
+std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const EngineOptions& options, std::size_t context,
+                                          bool follow_pressure, const MemoryInfo& before) {
+  if (context == 0) context = std::min<std::size_t>(engine.model->config().trained_context, kUsualContext);
+  BudgetKeeper::Options keeper;
+  keeper.follow_pressure = follow_pressure;
+  keeper.smallest = engine.model->plan(engine.ledger->report().limit, context).smallest;
+  keeper.ceiling_for = [engine_options = options, info = before](Bytes limit) mutable {
+    info.limit = limit;
+    return budget_of(engine_options, info);
+  };
+  return std::make_unique<BudgetKeeper>(*engine.model, *engine.ledger, std::move(keeper));
 }
 
 }  // namespace snug

@@ -42,4 +42,12 @@ private:
   std::unique_ptr<State> state_;
 };
 
+struct Engine;
+struct EngineOptions;
+struct MemoryInfo;
+/// For an engine and contexts of so many tokens (0: as the model was trained). `before`: the machine as it was when the
+/// model was loaded; another limit gives the budget that it would have given then.
+std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const EngineOptions& options, std::size_t context,
+                                          bool follow_pressure, const MemoryInfo& before);
+
 }  // namespace snug

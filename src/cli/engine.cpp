@@ -90,6 +90,17 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
   return engine;
 }
 
+void recommended_sampling(const GgufFile& file, const CLI::App& command, SamplerOptions& sampler) {
+  const auto take = [&](const char* flag, const char* key, auto& value) {
+    const auto given = file.get_float(std::string("general.sampling.") + key);
+    if (given && command.count(flag) == 0) value = static_cast<std::remove_reference_t<decltype(value)>>(*given);
+  };
+  take("--temp", "temp", sampler.temperature);
+  take("--top-k", "top_k", sampler.top_k);
+  take("--top-p", "top_p", sampler.top_p);
+  take("--min-p", "min_p", sampler.min_p);
+}
+
 MachineProfile machine_for(ThreadPool& pool, const std::string& model_path, Bytes budget, bool again) {
   const std::string pack = pack_path(model_path);
   std::error_code error;

@@ -10,6 +10,7 @@
 #include "base/ledger.hpp"
 #include "base/memory_info.hpp"
 #include "base/thread_pool.hpp"
+#include "generate/sampler.hpp"
 #include "model/model.hpp"
 #include "plan/prediction.hpp"
 
@@ -49,6 +50,9 @@ struct Engine {
 };
 /// Finds the model (a known name is fetched when it is not there yet) and loads it within the budget.
 Engine load_engine(const EngineOptions& options, ModelOptions model_options = {});
+
+/// The file's own recommendation, where the command line says nothing (--temp, --top-k, --top-p, --min-p).
+void recommended_sampling(const GgufFile& file, const CLI::App& command, SamplerOptions& sampler);
 
 /// What the machine does now, as far as weights of this model are concerned; needs half of the budget for a moment.
 MachineProfile machine_for(ThreadPool& pool, const std::string& model_path, Bytes budget, bool again = false);

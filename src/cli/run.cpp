@@ -31,38 +31,12 @@ std::string gather_prompt(const RunOptions& options) {
   return text;
 }
 
-/// The file's own recommendation, where the command line says nothing.
-void default_sampling(const GgufFile& file, const CLI::App& command, SamplerOptions& sampler) {
-  const auto take = [&](const char* flag, const char* key, auto& value) {
-    const auto given = file.get_float(std::string("general.sampling.") + key);
-    if (given && command.count(flag) == 0) value = static_cast<std::remove_reference_t<decltype(value)>>(*given);
-  };
-  take("--temp", "temp", sampler.temperature);
-  take("--top-k", "top_k", sampler.top_k);
-  take("--top-p", "top_p", sampler.top_p);
-  take("--min-p", "min_p", sampler.min_p);
-}
-
 /// Tokens whose text has one of these characters.
 std::unordered_set<TokenId> tokens_with(const Tokenizer& tokenizer, const char* characters) {
   std::unordered_set<TokenId> found;
   for (TokenId id = 0; id < static_cast<TokenId>(tokenizer.size()); ++id)
     if (tokenizer.piece(id).find_first_of(characters) != std::string::npos) found.insert(id);
   return found;
-}
-
-/// `before`: as it was when the model was loaded. Another limit gives the budget that it would have given then.
-std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const RunOptions& options, const MemoryInfo& before) {
-  const std::size_t context =
-      options.context ? options.context : std::min<std::size_t>(engine.model->config().trained_context, kUsualContext);
-  BudgetKeeper::Options keeper;
-  keeper.follow_pressure = !options.no_pressure;
-  keeper.smallest = engine.model->plan(engine.ledger->report().limit, context).smallest;
-  keeper.ceiling_for = [engine_options = options.engine, info = before](Bytes limit) mutable {
-    info.limit = limit;
-    return budget_of(engine_options, info);
-  };
-  return std::make_unique<BudgetKeeper>(*engine.model, *engine.ledger, std::move(keeper));
 }
 
 std::optional<Foresight> foresee(const Engine& engine, std::size_t context) {
@@ -78,10 +52,10 @@ Run start(RunOptions& options, const CLI::App& command) {
   // A plan is of passes that use all weights.
   options.engine.foresee = (options.json || options.stats) && options.engine.sparse_share == 0;
   run.engine = load_engine(options.engine, {.context = options.context});
-  run.budget = keep_budget(run.engine, options, before);
+  run.budget = keep_budget(run.engine, options.engine, options.context, !options.no_pressure, before);
   run.control = std::make_unique<ControlServer>(*run.budget, *run.engine.ledger);
   const Model& model = *run.engine.model;
-  default_sampling(model.file(), command, options.sampler);
+  recommended_sampling(model.file(), command, options.sampler);
   const std::size_t trained = model.config().trained_context, context = options.context ? options.context : trained;
   if (context > trained)
     fmt::print(stderr, "note: the model was trained for {} tokens of context, not {}\n", trained, context);

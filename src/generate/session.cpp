@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/error.hpp"
+#include "generate/stop_filter.hpp"
 
 namespace snug {
 
@@ -18,36 +19,6 @@ public:
 private:
   double& total_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-/// Holds back text that could be the beginning of a stop string.
-class StopFilter {
-public:
-  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
-
-  /// Text that may be given out; `stopped` once a stop string is complete.
-  std::string push(std::string_view text) {
-    pending_ += text;
-    for (const std::string& stop : stops_)
-      if (const auto at = pending_.find(stop); !stop.empty() && at != std::string::npos) {
-        stopped = true;
-        pending_.resize(at);
-      }
-    std::size_t keep = 0;
-    if (!stopped)
-      for (const std::string& stop : stops_)
-        for (std::size_t n = std::min(stop.size(), pending_.size()); n > keep; --n)
-          if (std::string_view(pending_).substr(pending_.size() - n) == std::string_view(stop).substr(0, n)) keep = n;
-    std::string out = pending_.substr(0, pending_.size() - keep);
-    pending_.erase(0, pending_.size() - keep);
-    return out;
-  }
-  std::string finish() { return std::exchange(pending_, {}); }
-  bool stopped = false;
-
-private:
-  const std::vector<std::string>& stops_;
-  std::string pending_;
 };
 
 }  // namespace

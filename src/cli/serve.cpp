@@ -1,0 +1,112 @@
+// serve: one model behind HTTP, for the clients of OpenAI's API.
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "base/error.hpp"
+#include "cli/budget_keeper.hpp"
+#include "cli/commands.hpp"
+#include "cli/control.hpp"
+#include "cli/engine.hpp"
+#include "serve/api.hpp"
+#include "serve/http_server.hpp"
+
+namespace snug {
+
+namespace {
+
+struct Options {
+  EngineOptions engine;
+  std::string host = "127.0.0.1", name;
+  std::uint16_t port = 8080;
+  std::size_t drain_seconds = 30;
+  bool no_pressure = false;
+  SchedulerOptions scheduler;
+  HttpLimits limits;
+  ApiOptions api;
+};
+
+/// As many connections as the system allows this process.
+void allow_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void serve(Options& o, const CLI::App& command) {
+  // Before any thread starts, so that only sigwait() sees them.
+  sigset_t ends;
+  sigemptyset(&ends);
+  for (const int signal : {SIGINT, SIGTERM}) sigaddset(&ends, signal);
+  pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  allow_descriptors();
+
+  const MemoryInfo before = memory_info();
+  const Engine engine = load_engine(o.engine, {.context = o.scheduler.context});
+  const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
+  const ControlServer control(*budget, *engine.ledger);
+  recommended_sampling(engine.model->file(), command, o.api.sampler);
+  o.api.model = o.name.empty() ? std::filesystem::path(o.engine.model).stem().string() : o.name;
+  std::error_code unknown;
+  o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
+  Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
+  ServedModel model(*engine.model, *engine.ledger, scheduler, o.api);
+  Api api(model);
+  HttpServer server(
+      o.host, o.port,
+      [&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+        api.handle(std::move(request), std::move(reply));
+      },
+      o.limits);
+  fmt::print("serving {} at http://{}:{}/v1\n", o.api.model, o.host, server.port());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&ends, &signal);
+  fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
+  pthread_sigmask(SIG_UNBLOCK, &ends, nullptr);
+  server.drain(std::chrono::seconds(o.drain_seconds));
+  scheduler.stop();
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  Options& o = *options;
+  CLI::App* command = app.add_subcommand("serve", "answer requests over HTTP, as OpenAI's API has them");
+  add_engine_options(*command, o.engine);
+  add_kv_option(*command, o.engine);
+  add_option(*command, "--host", o.host, "address to listen on; 0.0.0.0 lets other machines in")->capture_default_str();
+  add_option(*command, "--port", o.port, "port to listen on; 0: any free one")->capture_default_str();
+  add_option(*command, "--name", o.name, "name of the model in the API (default: as given)");
+  add_option(*command, "--api-key", o.api.keys, "key that requests must have (may be given several times)");
+  add_option(*command, "-c,--ctx-size", o.scheduler.context, "context of each request in tokens (default: as trained)");
+  add_option(*command, "--max-batch", o.scheduler.max_batch, "requests at work at a time; others wait")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  add_option(*command, "--max-prefixes", o.scheduler.max_prefixes, "beginnings that are kept for later requests")
+      ->capture_default_str();
+  add_option(*command, "--max-body", o.limits.body, "most bytes of a request")->transform(CLI::AsSizeValue(false));
+  add_option(*command, "--drain", o.drain_seconds, "seconds to finish requests when it is told to end")
+      ->capture_default_str();
+  add_option(*command, "--template", o.api.chat_template, "chat template: a file or a built-in name");
+  add_option(*command, "--temp", o.api.sampler.temperature, "where requests say nothing")->capture_default_str();
+  add_option(*command, "--top-k", o.api.sampler.top_k, "the same")->capture_default_str();
+  add_option(*command, "--top-p", o.api.sampler.top_p, "the same")->capture_default_str();
+  add_option(*command, "--min-p", o.api.sampler.min_p, "the same")->capture_default_str();
+  add_flag(*command, "--no-pressure", o.no_pressure, "keep the budget when the system is short of memory");
+  command->footer(
+      "Examples:\n  snug serve qwen2.5-coder-0.5b --memory 2GiB\n"
+      "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "
+      "\"Hello\"}]}'\n"
+      "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0");
+  command->callback([options, command] { serve(*options, *command); });
+}
+
+}  // namespace snug

@@ -1,0 +1,29 @@
+#pragma once
+/// One HTTP request on its way through the scheduler, whatever API it came by.
+
+#include "serve/api.hpp"
+
+namespace snug {
+
+class Answer : public std::enable_shared_from_this<Answer> {
+public:
+  virtual ~Answer() = default;
+  /// Asks for `choices` answers, with seeds that follow each other. Throws ContextExceeded; nothing was sent then.
+  void start();
+
+protected:
+  Answer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, std::size_t choices = 1)
+      : model_(model), reply_(std::move(reply)), request_(std::move(request)), choices_(choices) {}
+
+  /// Before anything else, on the API's thread: a stream begins here.
+  virtual void begin() {}
+  /// On the scheduler's thread.
+  virtual void take(std::size_t choice, const ServeEvent& event) = 0;
+
+  ServedModel& model_;
+  std::shared_ptr<HttpReply> reply_;
+  ServeRequest request_;
+  std::size_t choices_;
+};
+
+}  // namespace snug

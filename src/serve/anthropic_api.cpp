@@ -1,0 +1,167 @@
+#include "serve/anthropic_api.hpp"
+
+#include "serve/answer.hpp"
+#include "serve/request_fields.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::size_t kMostStops = 64, kAnyTokens = std::size_t{1} << 40;
+
+/// A message's content as templates know it: text, what the assistant called, what came of it.
+void add_message(const Json& message, Json& out) {
+  const Json& content = field_of(message, "content");
+  const std::string role = text_field(message, "role");
+  if (!content.is_array()) {
+    out.push_back({{"role", role}, {"content", content_text(content)}});
+    return;
+  }
+  Json texts = Json::array(), calls = Json::array();
+  for (const Json& part : content) {
+    const std::string type = part.is_object() ? text_field(part, "type") : std::string();
+    if (type == "tool_use")
+      calls.push_back({{"id", field_of(part, "id")},
+                       {"type", "function"},
+                       {"function", {{"name", field_of(part, "name")}, {"arguments", field_of(part, "input")}}}});
+    else if (type == "tool_result")
+      out.push_back({{"role", "tool"},
+                     {"tool_call_id", field_of(part, "tool_use_id")},
+                     {"content", content_text(field_of(part, "content"))}});
+    else if (type != "thinking" && type != "redacted_thinking")
+      texts.push_back(part);
+  }
+  if (texts.empty() && calls.empty()) return;
+  Json said = {{"role", role}, {"content", content_text(texts)}};
+  if (!calls.empty()) said["tool_calls"] = std::move(calls);
+  out.push_back(std::move(said));
+}
+
+std::vector<TokenId> prompt_of(const ServedModel& m, const Json& body) {
+  Json messages = Json::array();
+  if (const Json& system = field_of(body, "system"); !system.is_null())
+    messages.push_back({{"role", "system"}, {"content", content_text(system)}});
+  const Json& given = field_of(body, "messages");
+  if (!given.is_array() || given.empty()) bad_field("messages", "'messages' must be a list of at least one message");
+  for (const Json& message : given) {
+    if (!message.is_object()) bad_field("messages", "each message must be an object with a 'role'");
+    add_message(message, messages);
+  }
+  Json tools = Json::array();
+  if (const Json& choice = field_of(body, "tool_choice"); !choice.is_object() || field_of(choice, "type") != "none")
+    if (const Json& all = field_of(body, "tools"); all.is_array())
+      for (const Json& tool : all)
+        if (tool.is_object() && tool.contains("input_schema"))
+          tools.push_back({{"type", "function"},
+                           {"function",
+                            {{"name", field_of(tool, "name")},
+                             {"description", field_of(tool, "description")},
+                             {"parameters", tool["input_schema"]}}}});
+  return m.chat_prompt(checked_messages(messages), tools.empty() ? Json() : tools, {});
+}
+
+Json usage_json(const ServeUsage& usage) {
+  return {{"input_tokens", usage.prompt_tokens - usage.cached_tokens},
+          {"cache_read_input_tokens", usage.cached_tokens},
+          {"cache_creation_input_tokens", 0},
+          {"output_tokens", usage.generated_tokens}};
+}
+
+Json reason_json(const ServeEvent& event) {
+  switch (*event.reason) {
+    case StopReason::max_tokens:
+    case StopReason::context_full:
+      return "max_tokens";
+    case StopReason::stop_string:
+      return "stop_sequence";
+    default:
+      return "end_turn";
+  }
+}
+
+class MessageAnswer final : public Answer {
+public:
+  MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream) {}
+
+private:
+  Json message(const ServeEvent* end) const {
+    Json content = Json::array();
+    if (end) content.push_back({{"type", "text"}, {"text", text_}});
+    ServeUsage usage = end ? end->usage : ServeUsage{request_.prompt.size(), 0, 0};
+    return {{"id", id_},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"model", model_.options.model},
+            {"content", content},
+            {"stop_reason", end ? reason_json(*end) : Json()},
+            {"stop_sequence", end && !end->stop.empty() ? Json(end->stop) : Json()},
+            {"usage", usage_json(usage)}};
+  }
+  void say(Json event) {
+    reply_->write(fmt::format("event: {}\ndata: {}\n\n", event["type"].get<std::string>(), dump(event)));
+  }
+  void begin() override {
+    if (!stream_) return;
+    reply_->begin("text/event-stream");
+    say({{"type", "message_start"}, {"message", message(nullptr)}});
+    say({{"type", "content_block_start"}, {"index", 0}, {"content_block", {{"type", "text"}, {"text", ""}}}});
+    say({{"type", "ping"}});
+  }
+  void take(std::size_t, const ServeEvent& event) override {
+    if (!event.error.empty()) {
+      const HttpResponse error = anthropic_error({529, "overloaded_error", event.error});
+      if (!stream_) return reply_->send(error);
+      reply_->write(fmt::format("event: error\ndata: {}\n\n", error.body));
+      return reply_->end();
+    }
+    if (!stream_) {
+      text_ += event.text;
+      if (event.last()) reply_->send({.body = dump(message(&event))});
+      return;
+    }
+    if (!event.text.empty())
+      say({{"type", "content_block_delta"}, {"index", 0}, {"delta", {{"type", "text_delta"}, {"text", event.text}}}});
+    if (!event.last()) return;
+    say({{"type", "content_block_stop"}, {"index", 0}});
+    say({{"type", "message_delta"},
+         {"delta",
+          {{"stop_reason", reason_json(event)}, {"stop_sequence", event.stop.empty() ? Json() : Json(event.stop)}}},
+         {"usage", usage_json(event.usage)}});
+    say({{"type", "message_stop"}});
+    reply_->end();
+  }
+
+  bool stream_;
+  std::string id_ = fmt::format("msg_{:016x}", random_seed()), text_;
+};
+
+}  // namespace
+
+HttpResponse anthropic_error(const ApiError& error) {
+  std::string type = error.type;
+  if (error.status == 404) type = "not_found_error";
+  if (error.status >= 500) type = error.status == 529 ? "overloaded_error" : "api_error";
+  return {error.status, "application/json",
+          dump({{"type", "error"}, {"error", {{"type", type}, {"message", error.what()}}}})};
+}
+
+void anthropic_messages(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+  const Json body = parse_body(request);
+  ServeRequest r;
+  r.sampler = m.options.sampler;
+  take_sampling(body, r.sampler);
+  r.sampler.seed = take_seed(body);
+  r.stop = texts_field(body, "stop_sequences", kMostStops);
+  const auto most = count_field(body, "max_tokens", 1, kAnyTokens);
+  if (!most) bad_field("max_tokens", "'max_tokens' is missing");
+  r.max_tokens = *most;
+  r.prompt = prompt_of(m, body);
+  std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"))->start();
+}
+
+void anthropic_count_tokens(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+  reply->send({.body = dump({{"input_tokens", prompt_of(m, parse_body(request)).size()}})});
+}
+
+}  // namespace snug

@@ -1,0 +1,158 @@
+#include "serve/api.hpp"
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "serve/anthropic_api.hpp"
+#include "serve/ollama_api.hpp"
+#include "serve/openai_api.hpp"
+#include "serve/request_fields.hpp"
+
+namespace snug {
+
+namespace {
+
+void health(ServedModel&, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
+  reply->send({.body = R"({"status":"ok"})"});
+}
+
+void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
+  const SchedulerStats s = m.scheduler.stats();
+  const LedgerReport l = m.ledger.report();
+  std::string text;
+  const auto add = [&text](const char* name, const char* type, const char* help, auto value) {
+    text += fmt::format("# HELP snug_{0} {2}\n# TYPE snug_{0} {1}\nsnug_{0} {3}\n", name, type, help, value);
+  };
+  add("requests_waiting", "gauge", "Requests that wait for memory or a place.", s.waiting);
+  add("requests_running", "gauge", "Requests at work.", s.running);
+  add("prefixes", "gauge", "Sequences that are kept.", s.prefixes);
+  add("requests_finished_total", "counter", "Requests that were answered.", s.finished);
+  add("requests_failed_total", "counter", "Requests that failed.", s.failed);
+  add("requests_preempted_total", "counter", "Times that a request gave its memory back.", s.preempted);
+  add("prompt_tokens_total", "counter", "Tokens of prompts that were read.", s.prompt_tokens);
+  add("cached_tokens_total", "counter", "Tokens of prompts that were there already.", s.cached_tokens);
+  add("generated_tokens_total", "counter", "Tokens that were generated.", s.generated_tokens);
+  add("busy_seconds_total", "counter", "Time in the model.", s.busy_seconds);
+  add("memory_used_bytes", "gauge", "Bytes in the ledger.", l.used);
+  if (l.limit != Ledger::kUnlimited) add("memory_budget_bytes", "gauge", "The budget.", l.limit);
+  text += "# HELP snug_memory_bytes Bytes in the ledger, by what they are for.\n# TYPE snug_memory_bytes gauge\n";
+  for (std::size_t tag = 0; tag < kTagCount; ++tag)
+    text += fmt::format("snug_memory_bytes{{tag=\"{}\"}} {}\n", tag_name(static_cast<Tag>(tag)), l.by_tag[tag]);
+  reply->send({.type = "text/plain; version=0.0.4", .body = text});
+}
+
+constexpr ApiRoute kRoutes[] = {
+    {"GET", "/health", health, openai_error, true},
+    {"GET", "/metrics", metrics, openai_error},
+    {"GET", "/v1/models", openai_models, openai_error},
+    {"POST", "/v1/chat/completions", openai_chat, openai_error},
+    {"POST", "/v1/completions", openai_completions, openai_error},
+    {"POST", "/v1/messages", anthropic_messages, anthropic_error},
+    {"POST", "/v1/messages/count_tokens", anthropic_count_tokens, anthropic_error},
+    {"GET", "/api/version", ollama_version, ollama_error},
+    {"GET", "/api/tags", ollama_tags, ollama_error},
+    {"POST", "/api/show", ollama_show, ollama_error},
+    {"POST", "/api/chat", ollama_chat, ollama_error},
+    {"POST", "/api/generate", ollama_generate, ollama_error},
+};
+
+bool same(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned differ = 0;  // in a time that does not tell where
+  for (std::size_t i = 0; i < a.size(); ++i) differ |= static_cast<unsigned char>(a[i] ^ b[i]);
+  return differ == 0;
+}
+
+bool has_key(const HttpRequest& request, const std::vector<std::string>& keys) {
+  std::string_view given = request.header("authorization");
+  constexpr std::string_view kBearer = "Bearer ";
+  given = given.starts_with(kBearer) ? given.substr(kBearer.size()) : request.header("x-api-key");
+  return keys.empty() ||
+         std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return same(key, given); });
+}
+
+const ApiRoute& route_of(const HttpRequest& request) {
+  std::string allowed;
+  for (const ApiRoute& route : kRoutes) {
+    if (route.path != request.path) continue;
+    if (route.method == request.method || (route.method == "GET" && request.method == "HEAD")) return route;
+    allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", route.method);
+  }
+  if (allowed.empty())
+    throw ApiError(404, "invalid_request_error", fmt::format("there is no {}", request.path), {}, "unknown_url");
+  throw ApiError(405, "invalid_request_error",
+                 fmt::format("{} takes {}, not {}", request.path, allowed, request.method));
+}
+
+}  // namespace
+
+ServedModel::ServedModel(Model& m, const Ledger& l, Scheduler& s, ApiOptions o)
+    : model(m), ledger(l), scheduler(s), options(std::move(o)), created(seconds_now()) {}
+
+std::vector<TokenId> ServedModel::chat_prompt(const Json& messages, const Json& tools,
+                                              std::optional<bool> thinking) const {
+  Conversation conversation(model, options.chat_template, {true, !thinking ? -1 : *thinking ? 1 : 0});
+  conversation.set_messages(messages);
+  if (!tools.is_null()) conversation.set_tools(tools);
+  try {
+    return conversation.prompt();
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_request_error", fmt::format("the model's chat template: {}", e.what()), "messages");
+  }
+}
+
+std::vector<TokenId> ServedModel::encode(const std::string& text, bool special) const {
+  return model.tokenizer().encode(text, {.add_special = true, .parse_special = special});
+}
+
+Api::Api(ServedModel& model) : model_(model), thread_([this] { run(); }) {}
+
+Api::~Api() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.emplace_back(std::move(request), std::move(reply));
+  }
+  wake_.notify_one();
+}
+
+void Api::run() {
+  while (true) {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (stop_) return queue_.clear();
+    const auto [request, reply] = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    answer(request, reply);
+  }
+}
+
+void Api::answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+  log(LogLevel::info, "{} {}", request.method, request.path);
+  auto shape = openai_error;
+  try {
+    const ApiRoute& route = route_of(request);
+    shape = route.error;
+    if (!route.open && !has_key(request, model_.options.keys))
+      throw ApiError(401, "authentication_error", "the API key is missing or wrong", {}, "invalid_api_key");
+    route.handler(model_, request, reply);
+  } catch (const ApiError& e) {
+    reply->send(shape(e));
+  } catch (const ContextExceeded& e) {
+    reply->send(shape({400, "invalid_request_error", e.what(), "messages", "context_length_exceeded"}));
+  } catch (const std::exception& e) {
+    log(LogLevel::error, "{} {}: {}", request.method, request.path, e.what());
+    reply->send(shape({500, "server_error", e.what()}));
+  }
+}
+
+}  // namespace snug

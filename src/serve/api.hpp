@@ -1,0 +1,95 @@
+#pragma once
+/// What requests mean: paths, keys, errors, and the thread on which bodies are read and prompts are made.
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.hpp"
+#include "generate/conversation.hpp"
+#include "serve/http.hpp"
+#include "serve/scheduler.hpp"
+
+namespace snug {
+
+using Json = nlohmann::ordered_json;
+
+/// A request that cannot be answered; each API gives it its own shape.
+class ApiError : public Error {
+public:
+  ApiError(int http_status, std::string kind, const std::string& message, std::string parameter = {},
+           std::string error_code = {})
+      : Error(message),
+        status(http_status),
+        type(std::move(kind)),
+        param(std::move(parameter)),
+        code(std::move(error_code)) {}
+  int status;
+  std::string type, param, code;
+};
+
+/// A field has a value that cannot be taken.
+[[noreturn]] inline void bad_field(const std::string& field, const std::string& message) {
+  throw ApiError(400, "invalid_request_error", message, field, "invalid_value");
+}
+
+struct ApiOptions {
+  std::string model;              ///< the name that clients see
+  std::vector<std::string> keys;  ///< one of which a request must have; none: everybody is served
+  SamplerOptions sampler;         ///< where a request says nothing
+  std::string chat_template;      ///< "": the file's own
+  Bytes file_bytes = 0;           ///< of the model's file
+};
+
+/// The model behind the APIs. Thread-safe.
+class ServedModel {
+public:
+  ServedModel(Model& model, const Ledger& ledger, Scheduler& scheduler, ApiOptions options);
+
+  Model& model;
+  const Ledger& ledger;
+  Scheduler& scheduler;
+  const ApiOptions options;
+  const std::int64_t created;  ///< seconds since 1970
+
+  /// Prompt of a chat. Throws ApiError when the template refuses it.
+  std::vector<TokenId> chat_prompt(const Json& messages, const Json& tools, std::optional<bool> thinking) const;
+  std::vector<TokenId> encode(const std::string& text, bool special) const;
+};
+
+/// Answers one kind of request. Throws ApiError.
+using ApiHandler = void (*)(ServedModel&, const HttpRequest&, std::shared_ptr<HttpReply>);
+struct ApiRoute {
+  std::string_view method, path;
+  ApiHandler handler;
+  HttpResponse (*error)(const ApiError& error);  ///< what is wrong, in the API's own shape
+  bool open = false;                             ///< without a key
+};
+
+class Api {
+public:
+  explicit Api(ServedModel& model);
+  ~Api();
+  Api(const Api&) = delete;
+  Api& operator=(const Api&) = delete;
+
+  /// The HttpHandler: takes the request to the API's thread.
+  void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+
+private:
+  void run();
+  void answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply);
+
+  ServedModel& model_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::pair<HttpRequest, std::shared_ptr<HttpReply>>> queue_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace snug

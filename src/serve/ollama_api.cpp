@@ -1,0 +1,168 @@
+#include "serve/ollama_api.hpp"
+
+#include <fmt/chrono.h>
+
+#include <chrono>
+
+#include "serve/answer.hpp"
+#include "serve/request_fields.hpp"
+
+namespace snug {
+
+namespace {
+
+constexpr std::size_t kMostStops = 64, kAnyTokens = std::size_t{1} << 40;
+
+/// RFC 3339.
+std::string time_now() {
+  const std::int64_t now = seconds_now();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(now)));
+}
+
+Json details(const ServedModel& m) {
+  const GgufFile& file = m.model.file();
+  return {{"parent_model", ""},
+          {"format", "gguf"},
+          {"family", m.model.config().architecture},
+          {"families", Json::array({m.model.config().architecture})},
+          {"parameter_size", file.get_string("general.size_label").value_or("")},
+          {"quantization_level", ""}};
+}
+
+ServeRequest request_of(const ServedModel& m, const Json& body) {
+  ServeRequest r;
+  r.sampler = m.options.sampler;
+  r.max_tokens = kAnyTokens;
+  static const Json kNothing = Json::object();
+  const Json& given = field_of(body, "options");
+  const Json& options = given.is_object() ? given : kNothing;
+  take_sampling(options, r.sampler);
+  if (const auto p = number_field(options, "repeat_penalty", 0.01, 100))
+    r.sampler.repetition_penalty = static_cast<float>(*p);
+  r.sampler.seed = take_seed(options);
+  r.stop = texts_field(options, "stop", kMostStops);
+  // Negative: until the end.
+  if (const Json& n = field_of(options, "num_predict"); n.is_number_integer() && n > 0)
+    r.max_tokens = n.get<std::size_t>();
+  return r;
+}
+
+/// Lines of JSON, or one object.
+class LinesAnswer final : public Answer {
+public:
+  LinesAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool chat)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat) {}
+
+private:
+  using Clock = std::chrono::steady_clock;
+  static std::int64_t nanoseconds(Clock::duration d) {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(d).count();
+  }
+  Json line(const std::string& text) const {
+    Json json = {{"model", model_.options.model}, {"created_at", time_now()}};
+    if (chat_)
+      json["message"] = {{"role", "assistant"}, {"content", text}};
+    else
+      json["response"] = text;
+    json["done"] = false;
+    return json;
+  }
+  void begin() override {
+    if (stream_) reply_->begin("application/x-ndjson");
+  }
+  void take(std::size_t, const ServeEvent& event) override {
+    const Clock::time_point now = Clock::now();
+    if (first_ == Clock::time_point()) first_ = now;
+    if (!event.error.empty()) {
+      const HttpResponse error = ollama_error({503, "", event.error});
+      if (!stream_) return reply_->send(error);
+      reply_->write(error.body + "\n");
+      return reply_->end();
+    }
+    text_ += event.text;
+    if (stream_ && !event.text.empty()) reply_->write(dump(line(event.text)) + "\n");
+    if (!event.last()) return;
+    Json end = line(stream_ ? std::string() : text_);
+    const bool cut = event.reason == StopReason::max_tokens || event.reason == StopReason::context_full;
+    end["done"] = true;
+    end["done_reason"] = cut ? "length" : "stop";
+    end["total_duration"] = nanoseconds(now - start_);
+    end["load_duration"] = 0;
+    end["prompt_eval_count"] = event.usage.prompt_tokens;
+    end["prompt_eval_duration"] = nanoseconds(first_ - start_);
+    end["eval_count"] = event.usage.generated_tokens;
+    end["eval_duration"] = nanoseconds(now - first_);
+    if (!stream_) return reply_->send({.body = dump(end)});
+    reply_->write(dump(end) + "\n");
+    reply_->end();
+  }
+
+  bool stream_, chat_;
+  std::string text_;
+  Clock::time_point start_ = Clock::now(), first_{};
+};
+
+void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat) {
+  const Json& format = field_of(body, "format");
+  if (!format.is_null() && format != "") bad_field("format", "'format' is not possible");
+  std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request), flag_field(body, "stream", true), chat)
+      ->start();
+}
+
+}  // namespace
+
+HttpResponse ollama_error(const ApiError& error) {
+  return {error.status, "application/json", dump({{"error", error.what()}})};
+}
+
+void ollama_version(ServedModel&, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
+  reply->send({.body = R"({"version":"0.5.0"})"});  // of the API that clients know
+}
+
+void ollama_tags(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
+  reply->send({.body = dump({{"models", Json::array({{{"name", m.options.model},
+                                                      {"model", m.options.model},
+                                                      {"modified_at", time_now()},
+                                                      {"size", m.options.file_bytes},
+                                                      {"digest", ""},
+                                                      {"details", details(m)}}})}})});
+}
+
+void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+  parse_body(request);
+  const std::string& architecture = m.model.config().architecture;
+  const Json info = {{"general.architecture", architecture}, {architecture + ".context_length", m.scheduler.context()}};
+  reply->send({.body = dump({{"modelfile", ""},
+                             {"parameters", ""},
+                             {"template", m.model.file().get_string("tokenizer.chat_template").value_or("")},
+                             {"details", details(m)},
+                             {"model_info", info},
+                             {"capabilities", Json::array({"completion"})}})});
+}
+
+void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+  const Json body = parse_body(request);
+  ServeRequest r = request_of(m, body);
+  std::optional<bool> thinking;
+  if (field_of(body, "think").is_boolean()) thinking = flag_field(body, "think");
+  const Json& tools = field_of(body, "tools");
+  r.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools.is_array() ? tools : Json(), thinking);
+  answer(m, std::move(reply), body, std::move(r), true);
+}
+
+void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+  const Json body = parse_body(request);
+  ServeRequest r = request_of(m, body);
+  const std::string prompt = text_field(body, "prompt"), system = text_field(body, "system");
+  if (flag_field(body, "raw")) {
+    r.prompt = m.encode(prompt, true);
+  } else {
+    Json messages = Json::array();
+    if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
+    messages.push_back({{"role", "user"}, {"content", prompt}});
+    r.prompt = m.chat_prompt(messages, Json(), {});
+  }
+  answer(m, std::move(reply), body, std::move(r), false);
+}
+
+}  // namespace snug

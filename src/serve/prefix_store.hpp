@@ -1,0 +1,44 @@
+#pragma once
+/// Sequences that are kept for requests that begin alike. Pages are shared with whoever forked from them, so what a
+/// node costs is what no other has; together they are a tree whose nodes nobody had to link.
+
+#include <list>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/sequence.hpp"
+#include "text/tokenizer.hpp"
+
+namespace snug {
+
+/// Tokens that two lists begin with.
+std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b);
+
+/// Not thread-safe.
+class PrefixStore {
+public:
+  explicit PrefixStore(std::size_t most) : most_(most) {}
+
+  /// Keeps a sequence that holds these tokens; what it makes needless goes (the same tokens), and so does the one used
+  /// least recently when there are too many.
+  void add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
+  /// A fork of what shares most with `tokens`, of at most all of them but the last; null: nothing shares anything.
+  /// Throws OutOfBudget.
+  std::unique_ptr<Sequence> find(std::span<const TokenId> tokens);
+  /// Tokens that find() would give.
+  std::size_t longest(std::span<const TokenId> tokens) const;
+  /// Gives up the one used least recently. Returns false when there is none.
+  bool drop_oldest();
+  std::size_t size() const { return nodes_.size(); }
+
+private:
+  struct Node {
+    std::vector<TokenId> tokens;
+    std::unique_ptr<Sequence> sequence;
+  };
+  std::size_t most_;
+  std::list<Node> nodes_;  ///< the one used last comes first
+};
+
+}  // namespace snug

@@ -1,0 +1,81 @@
+#include "serve/request_fields.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <random>
+
+namespace snug {
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json parse_body(const HttpRequest& request) {
+  Json body;
+  try {
+    body = Json::parse(request.body);
+  } catch (const nlohmann::json::exception& e) {
+    throw ApiError(400, "invalid_request_error", fmt::format("the body is not JSON: {}", e.what()));
+  }
+  if (!body.is_object()) throw ApiError(400, "invalid_request_error", "the body must be a JSON object");
+  return body;
+}
+
+void take_sampling(const Json& body, SamplerOptions& s) {
+  const auto take = [&body](const char* name, double least, double most, auto& value) {
+    if (const auto number = number_field(body, name, least, most))
+      value = static_cast<std::remove_reference_t<decltype(value)>>(*number);
+  };
+  take("temperature", 0, 100, s.temperature);
+  take("top_p", 0, 1, s.top_p);
+  take("min_p", 0, 1, s.min_p);
+  take("typical_p", 0, 1, s.typical_p);
+  take("repetition_penalty", 0.01, 100, s.repetition_penalty);
+  take("presence_penalty", -2, 2, s.presence_penalty);
+  take("frequency_penalty", -2, 2, s.frequency_penalty);
+  if (const auto k = count_field(body, "top_k", 0, 1'000'000)) s.top_k = static_cast<std::uint32_t>(*k);
+}
+
+std::uint64_t take_seed(const Json& body) {
+  const Json& seed = field_of(body, "seed");
+  if (seed.is_null()) return random_seed();
+  if (!seed.is_number_integer()) bad_field("seed", "'seed' must be a whole number");
+  return static_cast<std::uint64_t>(seed.get<std::int64_t>());
+}
+
+std::uint64_t random_seed() {
+  static std::atomic<std::uint64_t> next{std::random_device{}()};
+  return next += 0x9e3779b97f4a7c15u;
+}
+
+std::string content_text(const Json& content) {
+  if (content.is_null()) return {};
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) bad_field("messages", "a message's content must be a string or a list of parts");
+  std::string text;
+  for (const Json& part : content) {
+    if (!part.is_object() || field_of(part, "type") != "text" || !field_of(part, "text").is_string())
+      bad_field("messages", "parts of a message's content must be of type \"text\": this model reads nothing else");
+    text += part["text"].get<std::string>();
+  }
+  return text;
+}
+
+Json checked_messages(const Json& messages) {
+  if (!messages.is_array() || messages.empty())
+    bad_field("messages", "'messages' must be a list of at least one message");
+  Json checked = messages;
+  for (Json& message : checked) {
+    if (!message.is_object() || !field_of(message, "role").is_string())
+      bad_field("messages", "each message must be an object with a 'role'");
+    if (message["role"] == "developer") message["role"] = "system";
+    message["content"] = content_text(field_of(message, "content"));
+  }
+  return checked;
+}
+
+std::int64_t seconds_now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace snug

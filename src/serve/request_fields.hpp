@@ -1,0 +1,27 @@
+#pragma once
+/// What bodies of all APIs have in common.
+
+#include "serve/json_fields.hpp"
+
+namespace snug {
+
+/// As text, with what is not UTF-8 replaced.
+std::string dump(const Json& json);
+
+/// The body as a JSON object. Throws ApiError.
+Json parse_body(const HttpRequest& request);
+
+/// temperature, top_p, top_k, min_p, typical_p and penalties, where the body has them.
+void take_sampling(const Json& body, SamplerOptions& sampler);
+/// "seed", or one that nobody had before.
+std::uint64_t take_seed(const Json& body);
+std::uint64_t random_seed();
+
+/// Content as text: a string, or parts of which each is text.
+std::string content_text(const Json& content);
+/// Messages with a role and text, as templates know them.
+Json checked_messages(const Json& messages);
+
+std::int64_t seconds_now();
+
+}  // namespace snug

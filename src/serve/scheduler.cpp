@@ -1,0 +1,378 @@
+#include "serve/scheduler.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "base/log.hpp"
+#include "generate/stop_filter.hpp"
+
+namespace snug {
+
+namespace {
+
+/// Prefixes shorter than this are read again sooner than waited for.
+constexpr std::size_t kWorthSharing = 32;
+/// Of the last answers, so many say how long the next one may become.
+constexpr std::size_t kLengths = 256;
+constexpr std::size_t kLeastPromptRows = 32;
+
+/// The chosen token's logarithm of probability, and the likeliest.
+ServeToken with_logprobs(std::span<const float> logits, TokenId token, std::size_t top) {
+  const float most = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - most));
+  const float offset = most + static_cast<float>(std::log(sum));
+  const auto of = [&](TokenId id) { return TokenLogprob{id, logits[static_cast<std::size_t>(id)] - offset}; };
+  ServeToken result{of(token), {}};
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(top, order.size()));
+  std::partial_sort(order.begin(), end, order.end(), [&](TokenId a, TokenId b) {
+    return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+  });
+  for (auto id = order.begin(); id != end; ++id) result.top.push_back(of(*id));
+  return result;
+}
+
+}  // namespace
+
+struct Scheduler::Job {
+  Job(std::uint64_t number, ServeRequest r, Sink s)
+      : id(number),
+        request(std::move(r)),
+        sink(std::move(s)),
+        sampler(request.sampler),
+        filter(request.stop),
+        history(request.prompt) {}
+
+  std::uint64_t id;
+  ServeRequest request;
+  Sink sink;
+  Sampler sampler;
+  StreamDecoder decoder;
+  StopFilter filter;
+  std::vector<TokenId> history;        ///< the prompt and what was chosen
+  std::unique_ptr<Sequence> sequence;  ///< holds the first of these; null: waits
+  std::set<std::size_t> branches;      ///< lengths at which others leave it
+  ServeEvent event;                    ///< what comes next
+
+  std::size_t fed() const { return sequence ? sequence->length() : 0; }
+  std::size_t left() const { return history.size() - fed(); }
+  std::size_t generated() const { return history.size() - request.prompt.size(); }
+};
+
+Scheduler::Scheduler(Model& model, Ledger& ledger, SchedulerOptions options)
+    : model_(model),
+      ledger_(ledger),
+      options_(options),
+      context_(options.context ? options.context : model.config().trained_context),
+      prefixes_(options.max_prefixes),
+      thread_([this] { run(); }) {}
+
+void Scheduler::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Scheduler::check(const ServeRequest& request) const {
+  if (request.prompt.empty()) fail("the prompt is empty");
+  if (request.prompt.size() >= context_)
+    fail<ContextExceeded>("the prompt has {} tokens; the context of {} leaves no room for an answer",
+                          request.prompt.size(), context_);
+  for (const TokenId token : request.prompt)
+    if (token < 0 || static_cast<std::size_t>(token) >= model_.config().vocab_size)
+      fail("token {} is outside the vocabulary of {}", token, model_.config().vocab_size);
+}
+
+std::uint64_t Scheduler::submit(ServeRequest request, Sink sink) {
+  check(request);
+  std::uint64_t id;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) fail("the server stops");
+    id = next_id_++;
+    fresh_.push_back(std::make_shared<Job>(id, std::move(request), std::move(sink)));
+  }
+  wake_.notify_one();
+  return id;
+}
+
+void Scheduler::cancel(std::uint64_t id) {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_.push_back(id);
+  }
+  wake_.notify_one();
+}
+
+SchedulerStats Scheduler::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void Scheduler::run() {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      stats_.waiting = waiting_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
+      if (waiting_.empty() && running_.empty())
+        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
+      if (stop_) break;
+    }
+    take_new();
+    admit();
+    if (!running_.empty()) step();
+  }
+  take_new();
+  while (!running_.empty()) finish(JobPtr(running_.front()), {}, "the server stops");
+  while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
+}
+
+void Scheduler::take_new() {
+  std::vector<JobPtr> fresh;
+  std::vector<std::uint64_t> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    fresh.swap(fresh_);
+    cancelled.swap(cancelled_);
+  }
+  waiting_.insert(waiting_.end(), fresh.begin(), fresh.end());
+  for (const std::uint64_t id : cancelled) {
+    const auto is = [id](const JobPtr& job) { return job->id == id; };
+    if (const auto job = std::find_if(running_.begin(), running_.end(), is); job != running_.end())
+      finish(JobPtr(*job), StopReason::cancelled);
+    else if (const auto other = std::find_if(waiting_.begin(), waiting_.end(), is); other != waiting_.end())
+      finish(JobPtr(*other), StopReason::cancelled);
+  }
+}
+
+std::size_t Scheduler::expected_tokens(const Job& job) const {
+  std::size_t answer = job.request.max_tokens;
+  // As long as nine of ten of the last ones, or twice what it has become already.
+  if (lengths_.size() >= kLengths / 8) {
+    std::vector<std::size_t> sorted(lengths_.begin(), lengths_.end());
+    const auto at = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 9 / 10);
+    std::nth_element(sorted.begin(), at, sorted.end());
+    answer = std::min(answer, std::max(*at, 2 * job.generated()));
+  }
+  return std::min(context_, job.request.prompt.size() + answer);
+}
+
+bool Scheduler::has_room(const Job& job) const {
+  const LedgerReport report = ledger_.report();
+  if (report.limit == Ledger::kUnlimited) return true;
+  const auto grows = [&](const Job& j) {
+    const Bytes then = model_.kv_bytes(expected_tokens(j)), now = model_.kv_bytes(j.fed());
+    return then > now ? then - now : 0;
+  };
+  Bytes wanted = grows(job);
+  for (const JobPtr& other : running_) wanted += grows(*other);
+  return report.used + wanted <= report.limit;
+}
+
+bool Scheduler::waits_for_prefix(const Job& job) {
+  const std::size_t there = prefixes_.longest(job.history);
+  for (const JobPtr& other : running_) {
+    const std::size_t common = std::min(common_prefix(other->history, job.history), job.history.size() - 1);
+    // At a prompt's end its sequence is kept anyhow.
+    if (common < there + kWorthSharing || other->fed() >= common) continue;
+    if (common < other->history.size()) other->branches.insert(common);
+    return true;
+  }
+  return false;
+}
+
+std::unique_ptr<Sequence> Scheduler::beginning_of(const Job& job) {
+  auto best = prefixes_.find(job.history);
+  for (const JobPtr& other : running_) {
+    const std::size_t common =
+        std::min({common_prefix(other->history, job.history), job.history.size() - 1, other->fed()});
+    if (common < (best ? best->length() : 0) + kWorthSharing) continue;
+    auto fork = other->sequence->fork();
+    if (fork->truncate(common) > (best ? best->length() : 0)) best = std::move(fork);
+  }
+  return best ? std::move(best) : model_.new_sequence(context_);
+}
+
+void Scheduler::admit() {
+  if (full_ && !running_.empty()) return;
+  full_ = false;
+  for (std::size_t i = 0; i < waiting_.size() && running_.size() < options_.max_batch;) {
+    const JobPtr job = waiting_[i];
+    if (waits_for_prefix(*job)) {
+      ++i;
+      continue;
+    }
+    try {
+      job->sequence = beginning_of(*job);
+      while (!has_room(*job) && prefixes_.drop_oldest()) {
+      }
+      if (!running_.empty() && !has_room(*job)) {
+        job->sequence = nullptr;
+        return;  // nobody overtakes
+      }
+    } catch (const OutOfBudget& e) {
+      job->sequence = nullptr;
+      if (prefixes_.drop_oldest()) continue;
+      if (!running_.empty()) return;
+      finish(job, {}, e.what());
+      continue;
+    }
+    if (job->generated() == 0) job->event.usage.cached_tokens = job->fed();
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+    const auto place = std::find_if(running_.begin(), running_.end(), [&](const JobPtr& o) { return o->id > job->id; });
+    running_.insert(place, job);
+  }
+}
+
+std::size_t Scheduler::prompt_rows(std::size_t decoding) const {
+  const std::size_t most = model_.max_rows() > decoding ? model_.max_rows() - decoding : 0;
+  if (decoding == 0 || row_seconds_ == 0) return most;
+  const double rows = std::chrono::duration<double>(options_.most_step).count() / row_seconds_;
+  return std::min(most, std::max(kLeastPromptRows, static_cast<std::size_t>(rows)));
+}
+
+void Scheduler::step() {
+  std::vector<Row> rows;
+  std::vector<std::pair<JobPtr, std::size_t>> parts;  // rows of each
+  const auto add = [&](const JobPtr& job, std::size_t count) {
+    const std::size_t first = job->fed();
+    for (std::size_t i = first; i < first + count; ++i)
+      rows.push_back({job->history[i], job->sequence.get(), i + 1 == job->history.size()});
+    parts.emplace_back(job, count);
+  };
+  for (const JobPtr& job : running_)
+    if (job->left() == 1 && rows.size() < model_.max_rows()) add(job, 1);
+  const std::size_t decoding = rows.size();
+  std::size_t room = prompt_rows(decoding);
+  for (const JobPtr& job : running_) {
+    if (job->left() == 1 || room == 0) continue;
+    std::size_t count = std::min({job->left(), room, model_.most_rows(*job->sequence)});
+    if (const auto branch = job->branches.upper_bound(job->fed()); branch != job->branches.end())
+      count = std::min(count, *branch - job->fed());
+    add(job, count);
+    room -= count;
+  }
+  const std::size_t vocab = model_.config().vocab_size;
+  const auto wanted =
+      static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
+  logits_.resize(std::max(logits_.size(), wanted * vocab));
+  const Time start = std::chrono::steady_clock::now();
+  try {
+    model_.forward(rows, logits_);
+  } catch (const OutOfBudget&) {
+    return make_room();
+  } catch (const std::exception& e) {
+    log(LogLevel::error, "a step failed: {}", e.what());
+    for (const auto& [job, count] : parts) finish(job, {}, e.what());
+    return;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (const std::size_t read = rows.size() - decoding; read >= kLeastPromptRows) {
+    const double each = seconds / static_cast<double>(read);
+    row_seconds_ = row_seconds_ == 0 ? each : 0.8 * row_seconds_ + 0.2 * each;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.busy_seconds += seconds;
+  }
+  std::size_t next = 0;
+  for (const auto& [job, count] : parts) {
+    const bool chooses = job->left() == 0;
+    after_step(job, count,
+               chooses ? std::span<const float>(logits_).subspan(next++ * vocab, vocab) : std::span<const float>());
+  }
+}
+
+void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<const float> logits) {
+  const bool read_prompt = job->generated() == 0 && job->left() == 0;
+  if (read_prompt || job->branches.contains(job->fed())) {
+    try {
+      prefixes_.add({job->history.begin(), job->history.begin() + static_cast<std::ptrdiff_t>(job->fed())},
+                    job->sequence->fork());
+    } catch (const OutOfBudget&) {
+      // Then it is not kept.
+    }
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (job->generated() == 0) stats_.prompt_tokens += rows;
+    if (read_prompt) stats_.cached_tokens += job->event.usage.cached_tokens;
+  }
+  if (logits.empty()) return;
+  choose_token(*job, logits);
+  ServeEvent& event = job->event;
+  const TokenId token = job->history.back();
+  std::optional<StopReason> reason;
+  if (!job->request.ignore_end && model_.tokenizer().is_end(token)) {
+    reason = StopReason::end_of_text;
+  } else {
+    event.text += job->filter.push(job->decoder.push(model_.tokenizer().piece(token)));
+    event.usage.generated_tokens = job->generated();
+    if (job->filter.stopped)
+      reason = StopReason::stop_string;
+    else if (job->generated() >= job->request.max_tokens)
+      reason = StopReason::max_tokens;
+    else if (job->history.size() >= context_)
+      reason = StopReason::context_full;
+  }
+  if (reason) return finish(job, reason);
+  if (event.text.empty()) return;
+  event.usage.prompt_tokens = job->request.prompt.size();
+  job->sink(event);
+  event.text.clear(), event.tokens.clear();
+}
+
+void Scheduler::choose_token(Job& job, std::span<const float> logits) {
+  const TokenId token = job.sampler.sample(logits, job.history);
+  job.event.tokens.push_back(job.request.logprobs ? with_logprobs(logits, token, *job.request.logprobs)
+                                                  : ServeToken{{token, 0}, {}});
+  job.history.push_back(token);
+}
+
+void Scheduler::make_room() {
+  if (prefixes_.drop_oldest()) return;
+  const JobPtr last = running_.back();
+  if (running_.size() == 1) return finish(last, {}, "the memory that is left is too small for this request");
+  running_.pop_back();
+  last->sequence = nullptr;
+  waiting_.push_front(last);
+  full_ = true;
+  const std::lock_guard lock(mutex_);
+  ++stats_.preempted;
+}
+
+void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std::string error) {
+  ServeEvent& event = job->event;
+  if (reason != StopReason::stop_string) event.text += job->filter.push(job->decoder.finish());
+  if (!job->filter.stopped) event.text += job->filter.finish();
+  if (job->filter.stopped && reason) reason = StopReason::stop_string;
+  event.reason = reason;
+  if (reason == StopReason::stop_string) event.stop = job->filter.found;
+  event.error = std::move(error);
+  event.usage.prompt_tokens = job->request.prompt.size();
+  if (job->sequence && job->fed() > 0 && event.error.empty())
+    prefixes_.add({job->history.begin(), job->history.begin() + static_cast<std::ptrdiff_t>(job->fed())},
+                  std::move(job->sequence));
+  std::erase(running_, job);
+  std::erase(waiting_, job);
+  full_ = false;
+  if (reason && *reason != StopReason::cancelled) {
+    lengths_.push_back(job->generated());
+    if (lengths_.size() > kLengths) lengths_.pop_front();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    ++(reason ? stats_.finished : stats_.failed);
+    stats_.generated_tokens += event.usage.generated_tokens;
+  }
+  job->sink(event);
+}
+
+}  // namespace snug

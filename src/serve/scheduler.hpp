@@ -1,0 +1,145 @@
+#pragma once
+/// Many requests on one model: continuous batching (Orca; prompts in chunks between decodes, as in Sarathi-Serve), with
+/// the ledger deciding who is let in.
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "generate/session.hpp"
+#include "serve/prefix_store.hpp"
+
+namespace snug {
+
+struct ServeRequest {
+  std::vector<TokenId> prompt;
+  SamplerOptions sampler;
+  std::size_t max_tokens = 512;
+  std::vector<std::string> stop;
+  bool ignore_end = false;
+  std::optional<std::size_t> logprobs;  ///< of each token, beside so many of the likeliest
+};
+
+struct TokenLogprob {
+  TokenId token;
+  float logprob;
+};
+/// A token that was chosen.
+struct ServeToken {
+  TokenLogprob chosen{};
+  std::vector<TokenLogprob> top;  ///< with ServeRequest::logprobs: the likeliest
+};
+
+struct ServeUsage {
+  std::size_t prompt_tokens = 0;
+  std::size_t cached_tokens = 0;  ///< of them were there already
+  std::size_t generated_tokens = 0;
+};
+
+/// What a request has come to.
+struct ServeEvent {
+  std::string text;                  ///< whole characters that have been added
+  std::vector<ServeToken> tokens;    ///< those added since the last event; a stop string's are among them
+  std::optional<StopReason> reason;  ///< of the last event
+  std::string stop;                  ///< of StopReason::stop_string: which
+  std::string error;                 ///< why it ended without a reason
+  ServeUsage usage;
+
+  bool last() const { return reason || !error.empty(); }
+};
+
+/// A prompt that leaves no room in the context.
+class ContextExceeded : public Error {
+public:
+  using Error::Error;
+};
+
+struct SchedulerOptions {
+  std::size_t context = 0;                   ///< of each sequence; 0: what the model was trained for
+  std::size_t max_batch = 64;                ///< sequences at work at a time
+  std::size_t max_prefixes = 256;            ///< sequences that are kept
+  std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
+};
+
+struct SchedulerStats {
+  std::size_t waiting = 0, running = 0, prefixes = 0;
+  std::uint64_t finished = 0, failed = 0, preempted = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  double busy_seconds = 0;  ///< in forward()
+};
+
+class Scheduler {
+public:
+  /// Called on the scheduler's thread: must not block, nor throw.
+  using Sink = std::function<void(const ServeEvent&)>;
+
+  Scheduler(Model& model, Ledger& ledger, SchedulerOptions options);
+  ~Scheduler() { stop(); }
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  std::size_t context() const { return context_; }
+  /// Throws ContextExceeded; Error when the prompt is empty or has what is no token.
+  void check(const ServeRequest& request) const;
+  /// The same.
+  std::uint64_t submit(ServeRequest request, Sink sink);
+  /// Ends it with StopReason::cancelled, if it is still under way.
+  void cancel(std::uint64_t id);
+  SchedulerStats stats() const;
+  /// Requests that are under way fail, and so will all others. What they answered to is let go.
+  void stop();
+
+private:
+  struct Job;
+  using JobPtr = std::shared_ptr<Job>;
+  using Time = std::chrono::steady_clock::time_point;
+
+  void run();
+  void take_new();
+  void admit();
+  /// Of a waiting request: whether another's prompt is being read up to where the two part.
+  bool waits_for_prefix(const Job& job);
+  /// What is there of it already, else an empty sequence.
+  std::unique_ptr<Sequence> beginning_of(const Job& job);
+  bool has_room(const Job& job) const;
+  void step();
+  /// Rows of prompts beside `decoding` rows.
+  std::size_t prompt_rows(std::size_t decoding) const;
+  void after_step(const JobPtr& job, std::size_t rows, std::span<const float> logits);
+  void choose_token(Job& job, std::span<const float> logits);
+  void make_room();
+  void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
+  std::size_t expected_tokens(const Job& job) const;
+
+  Model& model_;
+  Ledger& ledger_;
+  SchedulerOptions options_;
+  std::size_t context_;
+
+  // Of the scheduler's thread.
+  std::deque<JobPtr> waiting_;
+  std::vector<JobPtr> running_;  ///< by arrival
+  bool full_ = false;            ///< one had to give way: nobody comes in before another has finished
+  PrefixStore prefixes_;
+  std::vector<float> logits_;
+  double row_seconds_ = 0;           ///< what a row of a prompt takes
+  std::deque<std::size_t> lengths_;  ///< of the last answers
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<JobPtr> fresh_;
+  std::vector<std::uint64_t> cancelled_;
+  std::uint64_t next_id_ = 1;
+  bool stop_ = false;
+  SchedulerStats stats_;
+  std::thread thread_;
+};
+
+}  // namespace snug

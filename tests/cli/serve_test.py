@@ -1,0 +1,182 @@
+"""snug serve: what clients get over HTTP, and what hostile ones do not get."""
+
+import http.client
+import json
+import socket
+import subprocess
+import threading
+import time
+
+from support import SNUG, CliTest, main
+
+CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+
+
+class Serve(CliTest):
+    def start(self, *options):
+        model = self.write("model.gguf", self.model_bytes)
+        self.server = subprocess.Popen([SNUG, "serve", model, "--port", "0", "--template", "chatml", *options],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.stop)
+        line = self.server.stdout.readline()
+        self.assertIn("serving model at http://127.0.0.1:", line)
+        self.port = int(line.split(":")[-1].split("/")[0])
+
+    def stop(self):
+        if self.server.poll() is None:
+            self.server.terminate()
+        self.server.communicate(timeout=30)
+
+    def connect(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        self.addCleanup(connection.close)
+        return connection
+
+    def ask(self, path, body=None, headers={}, method=None):
+        connection = self.connect()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method or ("GET" if body is None else "POST"), path, data, headers)
+        response = connection.getresponse()
+        text = response.read()
+        kind = response.getheader("content-type")
+        return response.status, json.loads(text) if kind == "application/json" and text else text.decode()
+
+    def stream(self, path, body):
+        connection = self.connect()
+        connection.request("POST", path, json.dumps(body | {"stream": True}).encode())
+        response = connection.getresponse()
+        self.assertEqual((response.status, response.getheader("content-type")), (200, "text/event-stream"))
+        events = response.read().decode().split("\n\n")
+        self.assertEqual(events[-2:], ["data: [DONE]", ""])
+        return [json.loads(e.removeprefix("data: ")) for e in events[:-2]]
+
+    def raw(self, data, wait=True):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as s:
+            s.sendall(data)
+            answer = b""
+            while wait and (piece := s.recv(65536)):
+                answer += piece
+            return answer
+
+    def assert_refused(self, status, answer, code=None, words=""):
+        self.assertEqual(answer[0], status, answer)
+        self.assertEqual(set(answer[1]["error"]), {"message", "type", "param", "code"})
+        self.assertIn(words, answer[1]["error"]["message"])
+        if code:
+            self.assertEqual(answer[1]["error"]["code"], code)
+
+    def test_chat_whole_and_as_a_stream(self):
+        self.start()
+        status, whole = self.ask("/v1/chat/completions", CHAT)
+        self.assertEqual(status, 200, whole)
+        choice = whole["choices"][0]
+        self.assertEqual((whole["object"], choice["message"]["role"], choice["finish_reason"]), ("chat.completion", "assistant", "length"))
+        self.assertEqual(whole["usage"]["completion_tokens"], 12)
+        self.assertEqual(whole["usage"]["total_tokens"], whole["usage"]["prompt_tokens"] + 12)
+        pieces = self.stream("/v1/chat/completions", CHAT | {"stream_options": {"include_usage": True}})
+        self.assertEqual(pieces[0]["choices"][0]["delta"], {"role": "assistant", "content": ""})
+        self.assertEqual("".join(p["choices"][0]["delta"].get("content", "") for p in pieces[:-1]), choice["message"]["content"])
+        self.assertEqual(pieces[-2]["choices"][0]["finish_reason"], "length")
+        self.assertEqual((pieces[-1]["choices"], pieces[-1]["usage"]["completion_tokens"]), ([], 12))
+        self.assertGreater(pieces[-1]["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+
+    def test_choices_seeds_logprobs_and_parts(self):
+        self.start()
+        body = CHAT | {"n": 3, "temperature": 1, "seed": 7, "logprobs": True, "top_logprobs": 2, "unknown": 1,
+                       "tools": [{"type": "strange"}], "messages": [{"role": "developer", "content": "Be brief."},
+                       {"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}
+        first, second = self.ask("/v1/chat/completions", body)[1], self.ask("/v1/chat/completions", body)[1]
+        texts = [c["message"]["content"] for c in first["choices"]]
+        self.assertEqual(texts, [c["message"]["content"] for c in second["choices"]])
+        self.assertEqual(len(set(texts)), 3)
+        token = first["choices"][0]["logprobs"]["content"][0]
+        self.assertEqual(len(token["top_logprobs"]), 2)
+        self.assertLessEqual(token["logprob"], 0)
+
+    def test_completions(self):
+        self.start()
+        body = {"prompt": "The quick brown", "max_tokens": 8, "temperature": 0, "ignore_eos": True, "logprobs": 1, "echo": True}
+        status, whole = self.ask("/v1/completions", body)
+        self.assertEqual(status, 200, whole)
+        self.assertTrue(whole["choices"][0]["text"].startswith("The quick brown"))
+        self.assertEqual(len(whole["choices"][0]["logprobs"]["tokens"]), 8)
+        pieces = self.stream("/v1/completions", body)
+        self.assertEqual("".join(p["choices"][0]["text"] for p in pieces), whole["choices"][0]["text"])
+        self.assertEqual(self.ask("/v1/models")[1]["data"][0]["id"], "model")
+        self.assertEqual(self.ask("/health")[0], 200)
+        self.assertIn("snug_generated_tokens_total 16", self.ask("/metrics")[1])
+
+    def test_what_is_wrong_is_said(self):
+        self.start("-c", "64")
+        ask = lambda **changes: self.ask("/v1/chat/completions", CHAT | changes)
+        self.assert_refused(400, ask(temperature="hot"), "invalid_value", "temperature")
+        self.assert_refused(400, ask(n=0), "invalid_value", "'n'")
+        self.assert_refused(400, ask(stop=[1]), "invalid_value", "stop")
+        self.assert_refused(400, ask(messages=[]), "invalid_value", "messages")
+        self.assert_refused(400, ask(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "invalid_value", "parts")
+        self.assert_refused(400, ask(messages=[{"role": "user", "content": "long " * 100}]), "context_length_exceeded", "context")
+        self.assert_refused(400, ask(response_format={"type": "json_object"}), "invalid_value", "text")
+        self.assert_refused(404, self.ask("/v1/nothing"), "unknown_url")
+        self.assert_refused(405, self.ask("/v1/models", {}), words="takes GET")
+        for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"messages": "' + b"\xff" * 9 + b'"}', b"[" * 200000, b'{"a":' * 100000):
+            self.assert_refused(400, self.ask("/v1/chat/completions", body))
+        self.assertEqual(ask()[0], 200)
+
+    def test_keys(self):
+        self.start("--api-key", "one", "--api-key", "two")
+        self.assert_refused(401, self.ask("/v1/models"), "invalid_api_key")
+        self.assert_refused(401, self.ask("/v1/models", headers={"Authorization": "Bearer on"}), "invalid_api_key")
+        self.assertEqual(self.ask("/v1/models", headers={"Authorization": "Bearer two"})[0], 200)
+        self.assertEqual(self.ask("/health")[0], 200)
+
+    def test_hostile_clients_hold_up_nobody(self):
+        self.start("--max-body", "100000")
+        idle = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(500)]
+        for s in idle[:250]:
+            s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        self.assertIn(b"413", self.raw(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100))
+        self.assertIn(b"413", self.raw(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"8000\r\n" + b"x" * 0x8000 + b"\r\n") * 8))
+        self.assertIn(b"431", self.raw(b"GET / HTTP/1.1\r\nX: " + b"y" * 100000 + b"\r\n\r\n"))
+        self.assertIn(b"400", self.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 nonsense\r\n\r\n"))
+        for path in (b"/../../etc/passwd", b"//etc/passwd", b"/v1/%2e%2e/models", b"/v1/models%00"):
+            self.assertIn(b"404", self.raw(b"GET " + path + b" HTTP/1.1\r\nConnection: close\r\n\r\n"))
+        endless = json.dumps(CHAT | {"max_tokens": 100000, "stream": True}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(endless)
+        for _ in range(20):  # they leave in mid-stream
+            with socket.create_connection(("127.0.0.1", self.port)) as s:
+                s.sendall(head + endless)
+                s.recv(100)
+        begin = time.time()
+        self.assertEqual(self.ask("/v1/chat/completions", CHAT)[0], 200)
+        self.assertLess(time.time() - begin, 10)
+        for _ in range(100):
+            if "snug_requests_running 0" in self.ask("/metrics")[1]:
+                break
+            time.sleep(0.1)
+        self.assertIn("snug_requests_running 0", self.ask("/metrics")[1])
+        for s in idle:
+            s.close()
+
+    def test_it_finishes_what_is_under_way(self):
+        self.start()
+        answers = []
+        body = CHAT | {"max_tokens": 200}
+        threads = [threading.Thread(target=lambda: answers.append(self.ask("/v1/chat/completions", body))) for _ in range(8)]
+        for t in threads:
+            t.start()
+        time.sleep(0.3)
+        self.server.terminate()
+        for t in threads:
+            t.join()
+        self.assertEqual([a[0] for a in answers], [200] * 8)
+        self.server.communicate(timeout=30)
+        self.assertEqual(self.server.returncode, 0)
+        self.assertIn("in use", self.snug("serve", self.path("model.gguf"), "--port", str(self.occupied())).stderr)
+
+    def occupied(self):
+        s = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(s.close)
+        return s.getsockname()[1]
+
+
+main()
