@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD = build/release
 CLANG_FORMAT ?= clang-format-19
 
-.PHONY: build run test test-all bench format format-check clean bootstrap
+.PHONY: build run test test-all bench format format-check web clean bootstrap
 
 build: bootstrap
 	cmake --preset $(PRESET) >/dev/null
@@ -35,6 +35,10 @@ format:
 format-check:
 	tools/bootstrap.sh --dev
 	$(CLANG_FORMAT) --dry-run -Werror $(SOURCES)
+
+# The page that the server shows; what is built is part of the repository, so only who changes it needs Node.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf build

@@ -18,6 +18,15 @@ snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(plan ROOMS base kernels format weights model measure LINKS nlohmann_json::nlohmann_json)
 snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers)
+# The page as it was built by `make web`.
+file(GLOB web_dist CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/web/dist/*)
+add_custom_command(
+  OUTPUT ${PROJECT_BINARY_DIR}/web_files.cpp
+  COMMAND ${CMAKE_COMMAND} -D DIST=${PROJECT_SOURCE_DIR}/web/dist -D OUT=${PROJECT_BINARY_DIR}/web_files.cpp
+          -P ${PROJECT_SOURCE_DIR}/cmake/web.cmake
+  DEPENDS ${web_dist} ${PROJECT_SOURCE_DIR}/cmake/web.cmake
+  VERBATIM)
+target_sources(snug_serve PRIVATE ${PROJECT_BINARY_DIR}/web_files.cpp)
 snug_room(cli ROOMS base format text model generate measure plan serve
           LINKS CLI11::CLI11 nlohmann_json::nlohmann_json PkgConfig::CURL PkgConfig::EDIT OpenSSL::Crypto)
 

@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   snug::add_pack(app);
   snug::add_resize(app);
   snug::add_bench(app);
+  snug::add_bench_serve(app);
   snug::add_eval(app);
   snug::add_calibrate(app);
   snug::add_sparsify(app);

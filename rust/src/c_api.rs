@@ -6,6 +6,7 @@ use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
 use std::sync::Once;
 
 use crate::chat_template::{ChatTemplate, TemplateError};
+use crate::constraint::{Constraint, Grammars};
 
 #[repr(C)]
 pub struct Bytes {
@@ -86,6 +87,109 @@ pub unsafe extern "C" fn snug_template_free(compiled: *mut ChatTemplate) {
     }
 }
 
+/// # Safety
+/// `sizes` points to `count` numbers, `pieces` to as many bytes as they add up to, `error` to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_grammars_new(
+    pieces: *const c_char,
+    sizes: *const u32,
+    count: usize,
+    eos: u32,
+    error: *mut Bytes,
+) -> *mut Grammars {
+    let sizes = std::slice::from_raw_parts(sizes, count);
+    let pieces = bytes_at(pieces, sizes.iter().map(|&n| n as usize).sum());
+    boxed(error, || {
+        let mut at = 0;
+        let words = sizes.iter().map(|&size| {
+            at += size as usize;
+            pieces[at - size as usize..at].to_vec()
+        });
+        Grammars::new(words.collect(), eos)
+    })
+}
+
+/// # Safety
+/// `grammars` comes from `snug_grammars_new` and is freed once.
+#[no_mangle]
+pub unsafe extern "C" fn snug_grammars_free(grammars: *mut Grammars) {
+    if !grammars.is_null() {
+        drop(Box::from_raw(grammars));
+    }
+}
+
+/// # Safety
+/// `grammars` comes from `snug_grammars_new`; `kind` and `text` point to so many bytes, `error` to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_new(
+    grammars: *const Grammars,
+    kind: *const c_char,
+    kind_size: usize,
+    text: *const c_char,
+    text_size: usize,
+    error: *mut Bytes,
+) -> *mut Constraint {
+    let kind = String::from_utf8_lossy(bytes_at(kind, kind_size));
+    let text = String::from_utf8_lossy(bytes_at(text, text_size));
+    boxed(error, || (*grammars).constraint(&kind, &text))
+}
+
+/// # Safety
+/// `constraint` comes from `snug_constraint_new`; `mask` points to `words` numbers, `error` to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_mask(
+    constraint: *mut Constraint,
+    mask: *mut u32,
+    words: usize,
+    error: *mut Bytes,
+) -> i32 {
+    let mask = std::slice::from_raw_parts_mut(mask, words);
+    done(error, || (*constraint).mask(mask))
+}
+
+/// # Safety
+/// `constraint` comes from `snug_constraint_new`, `error` points to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_take(constraint: *mut Constraint, token: u32, error: *mut Bytes) -> i32 {
+    done(error, || (*constraint).take(token))
+}
+
+/// # Safety
+/// `constraint` comes from `snug_constraint_new`.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_ended(constraint: *const Constraint) -> i32 {
+    (*constraint).ended() as i32
+}
+
+/// # Safety
+/// `constraint` comes from `snug_constraint_new` and is freed once.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_free(constraint: *mut Constraint) {
+    if !constraint.is_null() {
+        drop(Box::from_raw(constraint));
+    }
+}
+
+unsafe fn boxed<T>(error: *mut Bytes, work: impl FnOnce() -> Result<T, String>) -> *mut T {
+    match guarded(|| work().map_err(TemplateError::new)) {
+        Ok(made) => Box::into_raw(Box::new(made)),
+        Err(failure) => {
+            error.write(one_line(failure.message).into());
+            std::ptr::null_mut()
+        }
+    }
+}
+
+unsafe fn done(error: *mut Bytes, work: impl FnOnce() -> Result<(), String>) -> i32 {
+    match guarded(|| work().map_err(TemplateError::new)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            error.write(one_line(failure.message).into());
+            1
+        }
+    }
+}
+
 unsafe fn bytes_at<'a>(data: *const c_char, size: usize) -> &'a [u8] {
     if size == 0 {
         return &[];
@@ -101,7 +205,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, Temp
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the template engine failed: {}", text.unwrap_or("unknown reason"))
+    format!("it failed: {}", text.unwrap_or("unknown reason"))
 }
 
 fn one_line(text: String) -> String {

@@ -3,6 +3,7 @@
 mod c_api;
 mod chat_template;
 mod confined;
+mod constraint;
 mod generators;
 mod limits;
 mod python;

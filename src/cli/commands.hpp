@@ -15,6 +15,7 @@ void add_plan(CLI::App& app);
 void add_pack(CLI::App& app);
 void add_resize(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_bench_serve(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_calibrate(CLI::App& app);
 void add_sparsify(CLI::App& app);

@@ -53,6 +53,8 @@ void serve(Options& o, const CLI::App& command) {
   const ControlServer control(*budget, *engine.ledger);
   recommended_sampling(engine.model->file(), command, o.api.sampler);
   o.api.model = o.name.empty() ? std::filesystem::path(o.engine.model).stem().string() : o.name;
+  o.api.most_budget = std::min(before.limit, before.physical);
+  o.api.resize = [&budget](Bytes bytes) { budget->set(bytes); };
   std::error_code unknown;
   o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
   Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
@@ -64,7 +66,7 @@ void serve(Options& o, const CLI::App& command) {
         api.handle(std::move(request), std::move(reply));
       },
       o.limits);
-  fmt::print("serving {} at http://{}:{}/v1\n", o.api.model, o.host, server.port());
+  fmt::print("serving {0} at http://{1}:{2}/v1 (page: http://{1}:{2}/)\n", o.api.model, o.host, server.port());
   std::fflush(stdout);
   int signal = 0;
   sigwait(&ends, &signal);

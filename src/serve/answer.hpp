@@ -8,7 +8,10 @@ namespace snug {
 class Answer : public std::enable_shared_from_this<Answer> {
 public:
   virtual ~Answer() = default;
-  /// Asks for `choices` answers, with seeds that follow each other. Throws ContextExceeded; nothing was sent then.
+  /// Every answer must follow a grammar (Grammars::constraint).
+  void follow(std::string kind, std::string grammar) { kind_ = std::move(kind), grammar_ = std::move(grammar); }
+  /// Asks for `choices` answers, with seeds that follow each other. Throws ContextExceeded, and ApiError for a
+  /// grammar that makes no sense; nothing was sent then.
   void start();
 
 protected:
@@ -24,6 +27,9 @@ protected:
   std::shared_ptr<HttpReply> reply_;
   ServeRequest request_;
   std::size_t choices_;
+
+private:
+  std::string kind_, grammar_;
 };
 
 }  // namespace snug

@@ -7,6 +7,7 @@
 #include "serve/ollama_api.hpp"
 #include "serve/openai_api.hpp"
 #include "serve/request_fields.hpp"
+#include "serve/status_api.hpp"
 
 namespace snug {
 
@@ -44,6 +45,11 @@ void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> repl
 constexpr ApiRoute kRoutes[] = {
     {"GET", "/health", health, openai_error, true},
     {"GET", "/metrics", metrics, openai_error},
+    {"GET", "/", page_file, openai_error, true},
+    {"GET", "/app.js", page_file, openai_error, true},
+    {"GET", "/app.css", page_file, openai_error, true},
+    {"GET", "/snug/status", page_status, openai_error},
+    {"POST", "/snug/memory", page_memory, openai_error},
     {"GET", "/v1/models", openai_models, openai_error},
     {"POST", "/v1/chat/completions", openai_chat, openai_error},
     {"POST", "/v1/completions", openai_completions, openai_error},
@@ -103,6 +109,16 @@ std::vector<TokenId> ServedModel::chat_prompt(const Json& messages, const Json& 
 
 std::vector<TokenId> ServedModel::encode(const std::string& text, bool special) const {
   return model.tokenizer().encode(text, {.add_special = true, .parse_special = special});
+}
+
+std::unique_ptr<Constraint> ServedModel::constraint(const std::string& kind, const std::string& grammar) const {
+  try {
+    std::call_once(grammars_once_, [this] { grammars_ = std::make_unique<Grammars>(model.tokenizer()); });
+    return grammars_->constraint(kind, grammar);
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_request_error", fmt::format("the grammar: {}", e.what()), "response_format",
+                   "invalid_value");
+  }
 }
 
 Api::Api(ServedModel& model) : model_(model), thread_([this] { run(); }) {}

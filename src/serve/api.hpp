@@ -43,6 +43,9 @@ struct ApiOptions {
   SamplerOptions sampler;         ///< where a request says nothing
   std::string chat_template;      ///< "": the file's own
   Bytes file_bytes = 0;           ///< of the model's file
+  Bytes most_budget = 0;          ///< that makes sense on this machine
+  /// Changes the budget. Throws Error when that is less than is needed now.
+  std::function<void(Bytes)> resize;
 };
 
 /// The model behind the APIs. Thread-safe.
@@ -59,6 +62,12 @@ public:
   /// Prompt of a chat. Throws ApiError when the template refuses it.
   std::vector<TokenId> chat_prompt(const Json& messages, const Json& tools, std::optional<bool> thinking) const;
   std::vector<TokenId> encode(const std::string& text, bool special) const;
+  /// Throws ApiError with what is wrong with the grammar.
+  std::unique_ptr<Constraint> constraint(const std::string& kind, const std::string& grammar) const;
+
+private:
+  mutable std::once_flag grammars_once_;
+  mutable std::unique_ptr<Grammars> grammars_;  ///< made when the first request wants one
 };
 
 /// Answers one kind of request. Throws ApiError.

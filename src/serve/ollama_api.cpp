@@ -103,10 +103,16 @@ private:
 };
 
 void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat) {
+  const auto answer =
+      std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request), flag_field(body, "stream", true), chat);
   const Json& format = field_of(body, "format");
-  if (!format.is_null() && format != "") bad_field("format", "'format' is not possible");
-  std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request), flag_field(body, "stream", true), chat)
-      ->start();
+  if (format == "json")
+    answer->follow("json_schema", R"({"type":"object"})");
+  else if (format.is_object())
+    answer->follow("json_schema", dump(format));
+  else if (!format.is_null() && format != "")
+    bad_field("format", "'format' must be \"json\" or a JSON schema");
+  answer->start();
 }
 
 }  // namespace

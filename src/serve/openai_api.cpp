@@ -229,6 +229,23 @@ private:
   std::string echo_;
 };
 
+/// Kind and text for Grammars; empty: none.
+std::pair<std::string, std::string> wanted_grammar(const Json& format) {
+  if (format.is_null()) return {};
+  if (!format.is_object()) bad_field("response_format", "'response_format' must be an object");
+  const std::string type = text_field(format, "type", "text");
+  if (type == "text") return {};
+  if (type == "json_object") return {"json_schema", R"({"type":"object"})"};
+  if (type == "regex") return {"regex", text_field(format, "pattern")};
+  if (type == "grammar") return {"lark", text_field(format, "grammar")};
+  if (type != "json_schema")
+    bad_field("response_format", "its type must be text, json_object, json_schema, regex or grammar");
+  const Json& wrapped = field_of(format, "json_schema");
+  const Json& schema = wrapped.is_object() ? field_of(wrapped, "schema") : field_of(format, "schema");
+  if (!schema.is_object() && !schema.is_boolean()) bad_field("response_format", "'json_schema' has no 'schema'");
+  return {"json_schema", dump(schema)};
+}
+
 /// Tools of kinds that a template cannot show are left out.
 Json known_tools(const Json& tools) {
   if (!tools.is_array()) return nullptr;
@@ -268,8 +285,7 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
                                   .value_or(count_field(body, "max_tokens", 1, kAnyTokens).value_or(kAnyTokens));
   if (flag_field(body, "logprobs"))
     fields.request.logprobs = count_field(body, "top_logprobs", 0, kMostLogprobs).value_or(0);
-  if (const Json& format = field_of(body, "response_format"); format.is_object() && field_of(format, "type") != "text")
-    bad_field("response_format", "only {\"type\": \"text\"} is possible");
+  const auto [kind, grammar] = wanted_grammar(field_of(body, "response_format"));
   std::optional<bool> thinking;
   if (const Json& extra = field_of(body, "chat_template_kwargs");
       extra.is_object() && extra.contains("enable_thinking"))
@@ -277,7 +293,9 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   const bool tools_off = field_of(body, "tool_choice") == "none";
   fields.request.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")),
                                         tools_off ? Json() : known_tools(field_of(body, "tools")), thinking);
-  std::make_shared<ChatAnswer>(m, std::move(reply), fields, "chatcmpl")->start();
+  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, "chatcmpl");
+  answer->follow(kind, grammar);
+  answer->start();
 }
 
 void openai_completions(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {

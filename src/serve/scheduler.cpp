@@ -17,6 +17,8 @@ constexpr std::size_t kWorthSharing = 32;
 /// Of the last answers, so many say how long the next one may become.
 constexpr std::size_t kLengths = 256;
 constexpr std::size_t kLeastPromptRows = 32;
+constexpr std::size_t kEvents = 20;
+constexpr std::chrono::milliseconds kPublish{200};
 
 /// The chosen token's logarithm of probability, and the likeliest.
 ServeToken with_logprobs(std::span<const float> logits, TokenId token, std::size_t top) {
@@ -58,6 +60,10 @@ struct Scheduler::Job {
   std::set<std::size_t> branches;      ///< lengths at which others leave it
   ServeEvent event;                    ///< what comes next
 
+  RequestStatus status() const {
+    const std::size_t prompt = request.prompt.size();
+    return {id, !sequence, prompt, std::min(prompt, fed()), generated(), sequence ? sequence->memory_bytes() : 0};
+  }
   std::size_t fed() const { return sequence ? sequence->length() : 0; }
   std::size_t left() const { return history.size() - fed(); }
   std::size_t generated() const { return history.size() - request.prompt.size(); }
@@ -118,9 +124,9 @@ SchedulerStats Scheduler::stats() const {
 
 void Scheduler::run() {
   while (true) {
+    publish();
     {
       std::unique_lock lock(mutex_);
-      stats_.waiting = waiting_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
       if (waiting_.empty() && running_.empty())
         wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
       if (stop_) break;
@@ -132,6 +138,33 @@ void Scheduler::run() {
   take_new();
   while (!running_.empty()) finish(JobPtr(running_.front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
+}
+
+void Scheduler::publish() {
+  // Memory of sequences is added up page by page: not for every token.
+  const Time now = std::chrono::steady_clock::now();
+  const bool idle = running_.empty() && waiting_.empty();
+  std::vector<RequestStatus> requests;
+  if (!idle && now - published_ < kPublish) return;
+  published_ = now;
+  for (const JobPtr& job : running_) requests.push_back(job->status());
+  for (const JobPtr& job : waiting_) requests.push_back(job->status());
+  const std::lock_guard lock(mutex_);
+  stats_.waiting = waiting_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
+  stats_.requests = std::move(requests);
+}
+
+void Scheduler::note(std::string what) {
+  log(LogLevel::info, "{}", what);
+  const std::lock_guard lock(mutex_);
+  stats_.events.push_front({std::chrono::steady_clock::now(), std::move(what)});
+  if (stats_.events.size() > kEvents) stats_.events.pop_back();
+}
+
+bool Scheduler::drop_prefix() {
+  if (!prefixes_.drop_oldest()) return false;
+  note("a kept beginning was given up: no room in the budget");
+  return true;
 }
 
 void Scheduler::take_new() {
@@ -211,7 +244,7 @@ void Scheduler::admit() {
     }
     try {
       job->sequence = beginning_of(*job);
-      while (!has_room(*job) && prefixes_.drop_oldest()) {
+      while (!has_room(*job) && drop_prefix()) {
       }
       if (!running_.empty() && !has_room(*job)) {
         job->sequence = nullptr;
@@ -219,7 +252,7 @@ void Scheduler::admit() {
       }
     } catch (const OutOfBudget& e) {
       job->sequence = nullptr;
-      if (prefixes_.drop_oldest()) continue;
+      if (drop_prefix()) continue;
       if (!running_.empty()) return;
       finish(job, {}, e.what());
       continue;
@@ -285,12 +318,11 @@ void Scheduler::step() {
   std::size_t next = 0;
   for (const auto& [job, count] : parts) {
     const bool chooses = job->left() == 0;
-    after_step(job, count,
-               chooses ? std::span<const float>(logits_).subspan(next++ * vocab, vocab) : std::span<const float>());
+    after_step(job, count, chooses ? std::span<float>(logits_).subspan(next++ * vocab, vocab) : std::span<float>());
   }
 }
 
-void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<const float> logits) {
+void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float> logits) {
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
   if (read_prompt || job->branches.contains(job->fed())) {
     try {
@@ -306,17 +338,23 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<const 
     if (read_prompt) stats_.cached_tokens += job->event.usage.cached_tokens;
   }
   if (logits.empty()) return;
-  choose_token(*job, logits);
+  try {
+    choose_token(*job, logits);
+  } catch (const std::exception& e) {
+    return finish(job, {}, e.what());
+  }
   ServeEvent& event = job->event;
   const TokenId token = job->history.back();
   std::optional<StopReason> reason;
-  if (!job->request.ignore_end && model_.tokenizer().is_end(token)) {
+  if ((!job->request.ignore_end || job->request.constraint) && model_.tokenizer().is_end(token)) {
     reason = StopReason::end_of_text;
   } else {
     event.text += job->filter.push(job->decoder.push(model_.tokenizer().piece(token)));
     event.usage.generated_tokens = job->generated();
     if (job->filter.stopped)
       reason = StopReason::stop_string;
+    else if (job->request.constraint && job->request.constraint->ended())
+      reason = StopReason::end_of_text;
     else if (job->generated() >= job->request.max_tokens)
       reason = StopReason::max_tokens;
     else if (job->history.size() >= context_)
@@ -329,21 +367,25 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<const 
   event.text.clear(), event.tokens.clear();
 }
 
-void Scheduler::choose_token(Job& job, std::span<const float> logits) {
+void Scheduler::choose_token(Job& job, std::span<float> logits) {
+  Constraint* constraint = job.request.constraint.get();
+  if (constraint) constraint->apply(logits);
   const TokenId token = job.sampler.sample(logits, job.history);
   job.event.tokens.push_back(job.request.logprobs ? with_logprobs(logits, token, *job.request.logprobs)
                                                   : ServeToken{{token, 0}, {}});
   job.history.push_back(token);
+  if (constraint && !model_.tokenizer().is_end(token)) constraint->take(token);
 }
 
 void Scheduler::make_room() {
-  if (prefixes_.drop_oldest()) return;
+  if (drop_prefix()) return;
   const JobPtr last = running_.back();
   if (running_.size() == 1) return finish(last, {}, "the memory that is left is too small for this request");
   running_.pop_back();
   last->sequence = nullptr;
   waiting_.push_front(last);
   full_ = true;
+  note(fmt::format("request {} gave its memory back and waits: no room in the budget", last->id));
   const std::lock_guard lock(mutex_);
   ++stats_.preempted;
 }

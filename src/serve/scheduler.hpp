@@ -16,6 +16,7 @@
 
 #include "generate/session.hpp"
 #include "serve/prefix_store.hpp"
+#include "text/constraint.hpp"
 
 namespace snug {
 
@@ -25,7 +26,8 @@ struct ServeRequest {
   std::size_t max_tokens = 512;
   std::vector<std::string> stop;
   bool ignore_end = false;
-  std::optional<std::size_t> logprobs;  ///< of each token, beside so many of the likeliest
+  std::optional<std::size_t> logprobs;     ///< of each token, beside so many of the likeliest
+  std::shared_ptr<Constraint> constraint;  ///< what the answer must follow, its own; null: nothing
 };
 
 struct TokenLogprob {
@@ -69,10 +71,25 @@ struct SchedulerOptions {
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
 };
 
+/// One that waits or is at work.
+struct RequestStatus {
+  std::uint64_t id;
+  bool waits;
+  std::size_t prompt, read, written;  ///< tokens; read: of the prompt
+  Bytes bytes;                        ///< of its sequence, shared pages too
+};
+/// Something that gave way, and why.
+struct SchedulerEvent {
+  std::chrono::steady_clock::time_point when;
+  std::string what;
+};
+
 struct SchedulerStats {
   std::size_t waiting = 0, running = 0, prefixes = 0;
   std::uint64_t finished = 0, failed = 0, preempted = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   double busy_seconds = 0;  ///< in forward()
+  std::vector<RequestStatus> requests;
+  std::deque<SchedulerEvent> events;  ///< the last ones, the newest first
 };
 
 class Scheduler {
@@ -112,9 +129,12 @@ private:
   void step();
   /// Rows of prompts beside `decoding` rows.
   std::size_t prompt_rows(std::size_t decoding) const;
-  void after_step(const JobPtr& job, std::size_t rows, std::span<const float> logits);
-  void choose_token(Job& job, std::span<const float> logits);
+  void after_step(const JobPtr& job, std::size_t rows, std::span<float> logits);
+  void choose_token(Job& job, std::span<float> logits);
   void make_room();
+  void note(std::string what);
+  bool drop_prefix();
+  void publish();
   void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
   std::size_t expected_tokens(const Job& job) const;
 
@@ -131,6 +151,7 @@ private:
   std::vector<float> logits_;
   double row_seconds_ = 0;           ///< what a row of a prompt takes
   std::deque<std::size_t> lengths_;  ///< of the last answers
+  Time published_{};
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

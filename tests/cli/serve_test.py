@@ -20,7 +20,7 @@ class Serve(CliTest):
         self.addCleanup(self.stop)
         line = self.server.stdout.readline()
         self.assertIn("serving model at http://127.0.0.1:", line)
-        self.port = int(line.split(":")[-1].split("/")[0])
+        self.port = int(line.split(":")[2].split("/")[0])
 
     def stop(self):
         if self.server.poll() is None:
@@ -106,6 +106,93 @@ class Serve(CliTest):
         self.assertEqual(self.ask("/health")[0], 200)
         self.assertIn("snug_generated_tokens_total 16", self.ask("/metrics")[1])
 
+    def test_answers_follow_a_grammar(self):
+        self.start("-c", "256")
+        body = CHAT | {"max_tokens": 150, "temperature": 1, "seed": 1}
+        schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9},
+                  "on": {"type": "boolean"}, "kind": {"enum": ["a", "b"]}}, "required": ["n", "on", "kind"], "additionalProperties": False}
+        choice = self.ask("/v1/chat/completions", body | {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})[1]["choices"][0]
+        self.assertEqual(choice["finish_reason"], "stop")
+        answer = json.loads(choice["message"]["content"])
+        self.assertEqual((sorted(answer), answer["n"] in range(1, 10), answer["kind"] in "ab"), (["kind", "n", "on"], True, True))
+        ask = lambda **format: self.ask("/v1/chat/completions", body | {"n": 2, "response_format": format})[1]
+        for choice in ask(type="regex", pattern="[0-9]{3}-[a-f]{2}")["choices"]:
+            self.assertRegex(choice["message"]["content"], r"\A[0-9]{3}-[a-f]{2}\Z")
+        for choice in ask(type="grammar", grammar='start: "yes" | "no"')["choices"]:
+            self.assertIn(choice["message"]["content"], ("yes", "no"))
+        self.assertIn(self.ask("/api/chat", {"messages": CHAT["messages"], "stream": False, "format": {"enum": [1, 2]}})[1]["message"]["content"], "12")
+
+    def test_anthropic(self):
+        self.start()
+        body = {"model": "model", "max_tokens": 10, "temperature": 0, "system": [{"type": "text", "text": "Be brief."}],
+                "messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": [{"type": "text", "text": "Hi."},
+                             {"type": "tool_use", "id": "1", "name": "clock", "input": {}}]},
+                             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "noon"}]}]}
+        status, whole = self.ask("/v1/messages", body)
+        self.assertEqual(status, 200, whole)
+        self.assertEqual((whole["type"], whole["role"], whole["content"][0]["type"]), ("message", "assistant", "text"))
+        self.assertIn(whole["stop_reason"], ("max_tokens", "end_turn"))
+        count = self.ask("/v1/messages/count_tokens", body)[1]["input_tokens"]
+        self.assertEqual(count, whole["usage"]["input_tokens"] + whole["usage"]["cache_read_input_tokens"])
+        connection = self.connect()
+        connection.request("POST", "/v1/messages", json.dumps(body | {"stream": True}).encode())
+        events = [e.split("\n") for e in connection.getresponse().read().decode().split("\n\n")[:-1]]
+        self.assertEqual([e[0] for e in events[:3]], ["event: message_start", "event: content_block_start", "event: ping"])
+        self.assertEqual([e[0] for e in events[-3:]], ["event: content_block_stop", "event: message_delta", "event: message_stop"])
+        texts = [json.loads(e[1].removeprefix("data: ")) for e in events[3:-3]]
+        self.assertEqual("".join(t["delta"]["text"] for t in texts), whole["content"][0]["text"])
+        stop = whole["content"][0]["text"][1:3]
+        cut = self.ask("/v1/messages", body | {"stop_sequences": [stop]})[1]
+        self.assertEqual((cut["stop_reason"], cut["stop_sequence"]), ("stop_sequence", stop))
+        del body["max_tokens"]
+        status, error = self.ask("/v1/messages", body)
+        self.assertEqual((status, error["type"], error["error"]["type"]), (400, "error", "invalid_request_error"))
+
+    def test_ollama(self):
+        self.start()
+        options = {"temperature": 0, "num_predict": 8}
+        body = {"model": "model", "messages": [{"role": "user", "content": "Hello"}], "options": options}
+        lines = [json.loads(line) for line in self.ask("/api/chat", body)[1].splitlines()]
+        self.assertEqual([line["done"] for line in lines], [False] * (len(lines) - 1) + [True])
+        whole = self.ask("/api/chat", body | {"stream": False})[1]
+        self.assertEqual("".join(line["message"]["content"] for line in lines), whole["message"]["content"])
+        self.assertEqual((whole["done_reason"], whole["eval_count"]), ("length", 8))
+        self.assertEqual(self.ask("/api/generate", {"prompt": "Hello", "stream": False, "options": options})[1]["response"],
+                         whole["message"]["content"])
+        self.assertEqual(self.ask("/api/tags")[1]["models"][0]["name"], "model")
+        self.assertIn("model_info", self.ask("/api/show", {"model": "model"})[1])
+        self.assertIn("version", self.ask("/api/version")[1])
+        status, error = self.ask("/api/chat", {"messages": 1})
+        self.assertEqual((status, list(error)), (400, ["error"]))
+
+    def test_the_page_and_what_it_shows(self):
+        self.start()
+        for path, kind in (("/", "<!doctype html>"), ("/app.js", "snug/status"), ("/app.css", "#map")):
+            self.assertIn(kind, self.ask(path)[1])
+        self.ask("/v1/chat/completions", CHAT)
+        status = self.ask("/snug/status")[1]
+        self.assertEqual(sum(status["memory"].values()), status["used"])
+        self.assertGreater(status["prefixes"], 0)
+        self.assertEqual(self.ask("/snug/memory", {"bytes": status["budget"] // 2})[0], 200)
+        self.assertEqual(self.ask("/snug/status")[1]["budget"], status["budget"] // 2)
+        self.assert_refused(400, self.ask("/snug/memory", {"bytes": 1000}), "invalid_value", "too small")
+
+    def test_bench_serve(self):
+        self.start("-c", "2048")
+        url = f"http://127.0.0.1:{self.port}/v1"
+        for kind in ("shared-prefix", "multi-turn", "mixed-lengths"):
+            result = self.snug("bench-serve", url, "--kind", kind, "--users", "6", "--rate", "20", "--prompt-words", "20",
+                               "--max-tokens", "8", "--ignore-eos", "--json", "--svg", self.path("times.svg"))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            figures = json.loads(result.stdout)
+            self.assertEqual((figures["answered"], figures["failed"]), (24 if kind == "multi-turn" else 6, 0))
+            if kind == "shared-prefix":
+                self.assertEqual(figures["tokens"], 48)
+            self.assertLessEqual(figures["first_token_seconds"]["p50"], figures["answer_seconds"]["p50"])
+            with open(self.path("times.svg")) as f:
+                self.assertIn("<svg", f.read())
+        self.assertEqual(self.snug("bench-serve", "http://127.0.0.1:9/v1", "--users", "1").returncode, 1)
+
     def test_what_is_wrong_is_said(self):
         self.start("-c", "64")
         ask = lambda **changes: self.ask("/v1/chat/completions", CHAT | changes)
@@ -115,7 +202,9 @@ class Serve(CliTest):
         self.assert_refused(400, ask(messages=[]), "invalid_value", "messages")
         self.assert_refused(400, ask(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "invalid_value", "parts")
         self.assert_refused(400, ask(messages=[{"role": "user", "content": "long " * 100}]), "context_length_exceeded", "context")
-        self.assert_refused(400, ask(response_format={"type": "json_object"}), "invalid_value", "text")
+        self.assert_refused(400, ask(response_format={"type": "strange"}), "invalid_value", "json_schema")
+        self.assert_refused(400, ask(response_format={"type": "regex", "pattern": "("}), "invalid_value", "grammar")
+        self.assert_refused(400, ask(response_format={"type": "json_schema", "json_schema": {"schema": {"type": 7}}}), "invalid_value")
         self.assert_refused(404, self.ask("/v1/nothing"), "unknown_url")
         self.assert_refused(405, self.ask("/v1/models", {}), words="takes GET")
         for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"messages": "' + b"\xff" * 9 + b'"}', b"[" * 200000, b'{"a":' * 100000):

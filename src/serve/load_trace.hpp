@@ -1,0 +1,37 @@
+#pragma once
+/// Conversations for a server to be measured with, the same for the same seed.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace snug {
+
+struct LoadTurn {
+  std::string question;
+  std::size_t max_tokens;
+  double think_seconds;  ///< after the answer before
+};
+struct LoadConversation {
+  double at;           ///< seconds from the start
+  std::string system;  ///< "": none
+  std::vector<LoadTurn> turns;
+};
+
+struct LoadOptions {
+  std::string kind = "shared-prefix";  ///< load_kinds()
+  std::size_t conversations = 16;
+  double rate = 0;                 ///< of them per second, Poisson arrivals; 0: all at once
+  std::size_t prompt_words = 700;  ///< of the system prompt they share, or of a prompt at most
+  std::size_t max_tokens = 48;
+  std::uint64_t seed = 1;
+};
+
+/// shared-prefix: one system prompt, a short question each. multi-turn: four turns, each after some thinking.
+/// mixed-lengths: prompts and answers of a few to all words, most of them short.
+std::vector<std::string> load_kinds();
+/// REQUIRES: a kind of load_kinds().
+std::vector<LoadConversation> make_load(const LoadOptions& options);
+
+}  // namespace snug
