@@ -11,8 +11,8 @@
 #include "base/file.hpp"
 #include "base/memory_info.hpp"
 #include "cli/commands.hpp"
-#include "cli/kv_folder.hpp"
 #include "cli/run_options.hpp"
+#include "generate/kv_folder.hpp"
 #include "measure/machine_limits.hpp"
 #include "plan/routing_profile.hpp"
 

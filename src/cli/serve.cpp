@@ -73,6 +73,8 @@ void serve(Options& o, const CLI::App& command) {
   fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
   pthread_sigmask(SIG_UNBLOCK, &ends, nullptr);
   server.drain(std::chrono::seconds(o.drain_seconds));
+  // Nothing may answer to a server that is gone.
+  api.stop();
   scheduler.stop();
 }
 
@@ -94,6 +96,7 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   add_option(*command, "--max-prefixes", o.scheduler.max_prefixes, "beginnings that are kept for later requests")
       ->capture_default_str();
+  add_option(*command, "--kv-dir", o.scheduler.kv_folder, "folder where they are kept from one run to the next");
   add_option(*command, "--max-body", o.limits.body, "most bytes of a request")->transform(CLI::AsSizeValue(false));
   add_option(*command, "--drain", o.drain_seconds, "seconds to finish requests when it is told to end")
       ->capture_default_str();

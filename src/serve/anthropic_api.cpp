@@ -2,6 +2,7 @@
 
 #include "serve/answer.hpp"
 #include "serve/request_fields.hpp"
+#include "serve/tool_calls.hpp"
 
 namespace snug {
 
@@ -37,6 +38,22 @@ void add_message(const Json& message, Json& out) {
   out.push_back(std::move(said));
 }
 
+/// Tools in the shape that templates know; null: none.
+Json tools_of(const Json& body) {
+  Json tools = Json::array();
+  const Json& choice = field_of(body, "tool_choice");
+  if (choice.is_object() && field_of(choice, "type") == "none") return nullptr;
+  if (const Json& all = field_of(body, "tools"); all.is_array())
+    for (const Json& tool : all)
+      if (tool.is_object() && tool.contains("input_schema"))
+        tools.push_back({{"type", "function"},
+                         {"function",
+                          {{"name", field_of(tool, "name")},
+                           {"description", field_of(tool, "description")},
+                           {"parameters", tool["input_schema"]}}}});
+  return tools.empty() ? Json() : tools;
+}
+
 std::vector<TokenId> prompt_of(const ServedModel& m, const Json& body) {
   Json messages = Json::array();
   if (const Json& system = field_of(body, "system"); !system.is_null())
@@ -47,17 +64,7 @@ std::vector<TokenId> prompt_of(const ServedModel& m, const Json& body) {
     if (!message.is_object()) bad_field("messages", "each message must be an object with a 'role'");
     add_message(message, messages);
   }
-  Json tools = Json::array();
-  if (const Json& choice = field_of(body, "tool_choice"); !choice.is_object() || field_of(choice, "type") != "none")
-    if (const Json& all = field_of(body, "tools"); all.is_array())
-      for (const Json& tool : all)
-        if (tool.is_object() && tool.contains("input_schema"))
-          tools.push_back({{"type", "function"},
-                           {"function",
-                            {{"name", field_of(tool, "name")},
-                             {"description", field_of(tool, "description")},
-                             {"parameters", tool["input_schema"]}}}});
-  return m.chat_prompt(checked_messages(messages), tools.empty() ? Json() : tools, {});
+  return m.chat_prompt(checked_messages(messages), tools_of(body), {});
 }
 
 Json usage_json(const ServeUsage& usage) {
@@ -79,25 +86,25 @@ Json reason_json(const ServeEvent& event) {
   }
 }
 
+/// Blocks of text and of tool calls, whole or as a stream.
 class MessageAnswer final : public Answer {
 public:
-  MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream)
-      : Answer(model, std::move(reply), std::move(request)), stream_(stream) {}
+  MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool tools)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream), reader_(tools) {}
 
 private:
   Json message(const ServeEvent* end) const {
-    Json content = Json::array();
-    if (end) content.push_back({{"type", "text"}, {"text", text_}});
-    ServeUsage usage = end ? end->usage : ServeUsage{request_.prompt.size(), 0, 0};
+    const ServeUsage usage = end ? end->usage : ServeUsage{request_.prompt.size(), 0, 0};
     return {{"id", id_},
             {"type", "message"},
             {"role", "assistant"},
             {"model", model_.options.model},
-            {"content", content},
-            {"stop_reason", end ? reason_json(*end) : Json()},
+            {"content", blocks_},
+            {"stop_reason", end ? reason(*end) : Json()},
             {"stop_sequence", end && !end->stop.empty() ? Json(end->stop) : Json()},
             {"usage", usage_json(usage)}};
   }
+  Json reason(const ServeEvent& end) const { return called_ ? Json("tool_use") : reason_json(end); }
   void say(Json event) {
     reply_->write(fmt::format("event: {}\ndata: {}\n\n", event["type"].get<std::string>(), dump(event)));
   }
@@ -105,8 +112,33 @@ private:
     if (!stream_) return;
     reply_->begin("text/event-stream");
     say({{"type", "message_start"}, {"message", message(nullptr)}});
-    say({{"type", "content_block_start"}, {"index", 0}, {"content_block", {{"type", "text"}, {"text", ""}}}});
     say({{"type", "ping"}});
+  }
+  void open(Json block) {
+    if (stream_) say({{"type", "content_block_start"}, {"index", blocks_.size()}, {"content_block", block}});
+    blocks_.push_back(std::move(block));
+    open_ = true;
+  }
+  void close() {
+    if (std::exchange(open_, false) && stream_) say({{"type", "content_block_stop"}, {"index", blocks_.size() - 1}});
+  }
+  void delta(Json what) {
+    if (stream_) say({{"type", "content_block_delta"}, {"index", blocks_.size() - 1}, {"delta", std::move(what)}});
+  }
+  void add_text(const std::string& text) {
+    if (text.empty() || (!open_ && called_ && text.find_first_not_of(" \n") == text.npos)) return;
+    if (!open_) open({{"type", "text"}, {"text", ""}});
+    Json& all = blocks_.back()["text"];
+    all = all.get<std::string>() + text;
+    delta({{"type", "text_delta"}, {"text", text}});
+  }
+  void add_call(const ToolCall& call) {
+    close();
+    called_ = true;
+    open({{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", Json::object()}});
+    blocks_.back()["input"] = call.arguments;
+    delta({{"type", "input_json_delta"}, {"partial_json", dump(call.arguments)}});
+    close();
   }
   void take(std::size_t, const ServeEvent& event) override {
     if (!event.error.empty()) {
@@ -115,25 +147,25 @@ private:
       reply_->write(fmt::format("event: error\ndata: {}\n\n", error.body));
       return reply_->end();
     }
-    if (!stream_) {
-      text_ += event.text;
-      if (event.last()) reply_->send({.body = dump(message(&event))});
-      return;
-    }
-    if (!event.text.empty())
-      say({{"type", "content_block_delta"}, {"index", 0}, {"delta", {{"type", "text_delta"}, {"text", event.text}}}});
+    std::vector<ToolCall> calls;
+    add_text(reader_.push(event.text, calls));
+    for (const ToolCall& call : calls) add_call(call);
     if (!event.last()) return;
-    say({{"type", "content_block_stop"}, {"index", 0}});
+    add_text(reader_.finish());
+    if (blocks_.empty()) open({{"type", "text"}, {"text", ""}});
+    close();
+    if (!stream_) return reply_->send({.body = dump(message(&event))});
     say({{"type", "message_delta"},
-         {"delta",
-          {{"stop_reason", reason_json(event)}, {"stop_sequence", event.stop.empty() ? Json() : Json(event.stop)}}},
+         {"delta", {{"stop_reason", reason(event)}, {"stop_sequence", event.stop.empty() ? Json() : Json(event.stop)}}},
          {"usage", usage_json(event.usage)}});
     say({{"type", "message_stop"}});
     reply_->end();
   }
 
-  bool stream_;
-  std::string id_ = fmt::format("msg_{:016x}", random_seed()), text_;
+  bool stream_, open_ = false, called_ = false;
+  ToolCallReader reader_;
+  std::string id_ = fmt::format("msg_{:016x}", random_seed());
+  Json blocks_ = Json::array();
 };
 
 }  // namespace
@@ -157,7 +189,14 @@ void anthropic_messages(ServedModel& m, const HttpRequest& request, std::shared_
   if (!most) bad_field("max_tokens", "'max_tokens' is missing");
   r.max_tokens = *most;
   r.prompt = prompt_of(m, body);
-  std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"))->start();
+  const Json tools = tools_of(body);
+  const auto answer =
+      std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"), !tools.is_null());
+  if (const Json& choice = field_of(body, "tool_choice"); choice.is_object()) {
+    const std::string type = text_field(choice, "type");
+    if (type == "any" || type == "tool") answer->follow("lark", tool_grammar(tools, text_field(choice, "name")));
+  }
+  answer->start();
 }
 
 void anthropic_count_tokens(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {

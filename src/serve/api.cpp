@@ -123,18 +123,20 @@ std::unique_ptr<Constraint> ServedModel::constraint(const std::string& kind, con
 
 Api::Api(ServedModel& model) : model_(model), thread_([this] { run(); }) {}
 
-Api::~Api() {
+void Api::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
+    queue_.clear();
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   {
     const std::lock_guard lock(mutex_);
+    if (stop_) return;
     queue_.emplace_back(std::move(request), std::move(reply));
   }
   wake_.notify_one();
@@ -144,7 +146,7 @@ void Api::run() {
   while (true) {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
-    if (stop_) return queue_.clear();
+    if (stop_) return;
     const auto [request, reply] = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();

@@ -82,12 +82,14 @@ struct ApiRoute {
 class Api {
 public:
   explicit Api(ServedModel& model);
-  ~Api();
+  ~Api() { stop(); }
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
 
   /// The HttpHandler: takes the request to the API's thread.
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+  /// Lets go of what waits; nothing is answered any more.
+  void stop();
 
 private:
   void run();

@@ -6,6 +6,7 @@
 
 #include "serve/answer.hpp"
 #include "serve/request_fields.hpp"
+#include "serve/tool_calls.hpp"
 
 namespace snug {
 
@@ -50,8 +51,9 @@ ServeRequest request_of(const ServedModel& m, const Json& body) {
 /// Lines of JSON, or one object.
 class LinesAnswer final : public Answer {
 public:
-  LinesAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool chat)
-      : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat) {}
+  LinesAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool chat,
+              bool tools)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat), reader_(tools) {}
 
 private:
   using Clock = std::chrono::steady_clock;
@@ -79,10 +81,14 @@ private:
       reply_->write(error.body + "\n");
       return reply_->end();
     }
-    text_ += event.text;
-    if (stream_ && !event.text.empty()) reply_->write(dump(line(event.text)) + "\n");
+    std::string text = reader_.push(event.text, calls_);
+    if (event.last()) text += reader_.finish();
+    text_ += text;
+    if (stream_ && !text.empty()) reply_->write(dump(line(text)) + "\n");
     if (!event.last()) return;
     Json end = line(stream_ ? std::string() : text_);
+    for (const ToolCall& call : calls_)
+      end["message"]["tool_calls"].push_back({{"function", {{"name", call.name}, {"arguments", call.arguments}}}});
     const bool cut = event.reason == StopReason::max_tokens || event.reason == StopReason::context_full;
     end["done"] = true;
     end["done_reason"] = cut ? "length" : "stop";
@@ -98,18 +104,21 @@ private:
   }
 
   bool stream_, chat_;
+  ToolCallReader reader_;
+  std::vector<ToolCall> calls_;
   std::string text_;
   Clock::time_point start_ = Clock::now(), first_{};
 };
 
-void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat) {
-  const auto answer =
-      std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request), flag_field(body, "stream", true), chat);
+void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat,
+            bool tools) {
+  const auto answer = std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request),
+                                                    flag_field(body, "stream", true), chat, tools);
   const Json& format = field_of(body, "format");
   if (format == "json")
-    answer->follow("json_schema", R"({"type":"object"})");
+    answer->follow("json_schema", schema_grammar({{"type", "object"}}));
   else if (format.is_object())
-    answer->follow("json_schema", dump(format));
+    answer->follow("json_schema", schema_grammar(format));
   else if (!format.is_null() && format != "")
     bad_field("format", "'format' must be \"json\" or a JSON schema");
   answer->start();
@@ -153,7 +162,7 @@ void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   if (field_of(body, "think").is_boolean()) thinking = flag_field(body, "think");
   const Json& tools = field_of(body, "tools");
   r.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools.is_array() ? tools : Json(), thinking);
-  answer(m, std::move(reply), body, std::move(r), true);
+  answer(m, std::move(reply), body, std::move(r), true, tools.is_array());
 }
 
 void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
@@ -168,7 +177,7 @@ void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr
     messages.push_back({{"role", "user"}, {"content", prompt}});
     r.prompt = m.chat_prompt(messages, Json(), {});
   }
-  answer(m, std::move(reply), body, std::move(r), false);
+  answer(m, std::move(reply), body, std::move(r), false, false);
 }
 
 }  // namespace snug

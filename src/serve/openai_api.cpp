@@ -2,6 +2,7 @@
 
 #include "serve/answer.hpp"
 #include "serve/request_fields.hpp"
+#include "serve/tool_calls.hpp"
 
 namespace snug {
 
@@ -67,9 +68,9 @@ protected:
   virtual std::string_view piece_object() const = 0;
   virtual void begin_stream() {}
   /// One entry of "choices" of a whole answer.
-  virtual Json whole(std::size_t index, const Choice& choice) const = 0;
+  virtual Json whole(std::size_t index, const Choice& choice) = 0;
   /// The same of a piece of a stream.
-  virtual Json piece(std::size_t index, const ServeEvent& event) const = 0;
+  virtual Json piece(std::size_t index, const ServeEvent& event) = 0;
 
   void say(Json choices) {
     Json json = head(piece_object());
@@ -147,7 +148,10 @@ Json bytes_json(const std::string& text) {
 
 class ChatAnswer final : public OpenAiAnswer {
 public:
-  using OpenAiAnswer::OpenAiAnswer;
+  ChatAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields, bool tools)
+      : OpenAiAnswer(model, std::move(reply), fields, "chatcmpl"),
+        readers_(fields.choices, ToolCallReader(tools)),
+        calls_(fields.choices) {}
 
 private:
   std::string_view object() const override { return "chat.completion"; }
@@ -159,17 +163,47 @@ private:
                         {"logprobs", nullptr},
                         {"finish_reason", nullptr}}}));
   }
-  Json whole(std::size_t index, const Choice& choice) const override {
+  Json whole(std::size_t index, const Choice& choice) override {
+    std::vector<ToolCall>& calls = calls_[index];
+    std::string text = readers_[index].push(choice.text, calls);
+    text += readers_[index].finish();
+    Json message = {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+    if (!calls.empty()) {
+      if (text.find_first_not_of(" \n") == text.npos) message["content"] = nullptr;
+      message["tool_calls"] = calls_json(calls, 0, false);
+    }
     return {{"index", index},
-            {"message", {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}}},
+            {"message", message},
             {"logprobs", logprobs(choice.tokens)},
-            {"finish_reason", finish_reason(*choice.reason)}};
+            {"finish_reason", calls.empty() ? finish_reason(*choice.reason) : "tool_calls"}};
   }
-  Json piece(std::size_t index, const ServeEvent& event) const override {
+  Json piece(std::size_t index, const ServeEvent& event) override {
+    std::vector<ToolCall> calls;
+    std::string text = readers_[index].push(event.text, calls);
+    if (event.last()) text += readers_[index].finish();
+    Json delta = Json::object();
+    if (!text.empty()) delta["content"] = text;
+    if (!calls.empty()) delta["tool_calls"] = calls_json(calls, calls_[index].size(), true);
+    calls_[index].insert(calls_[index].end(), calls.begin(), calls.end());
+    const std::string_view reason = !event.reason           ? ""
+                                    : calls_[index].empty() ? finish_reason(*event.reason)
+                                                            : "tool_calls";
     return {{"index", index},
-            {"delta", event.text.empty() ? Json::object() : Json{{"content", event.text}}},
+            {"delta", delta},
             {"logprobs", logprobs(event.tokens)},
-            {"finish_reason", event.reason ? Json(finish_reason(*event.reason)) : Json()}};
+            {"finish_reason", reason.empty() ? Json() : Json(reason)}};
+  }
+  static Json calls_json(const std::vector<ToolCall>& calls, std::size_t first, bool numbered) {
+    Json json = Json::array();
+    for (const ToolCall& call : calls) {
+      Json entry = Json::object();
+      if (numbered) entry["index"] = first + json.size();
+      entry["id"] = call.id;
+      entry["type"] = "function";
+      entry["function"] = {{"name", call.name}, {"arguments", dump(call.arguments)}};
+      json.push_back(std::move(entry));
+    }
+    return json;
   }
   Json logprobs(const std::vector<ServeToken>& tokens) const {
     if (!request_.logprobs) return nullptr;
@@ -187,6 +221,9 @@ private:
     }
     return {{"content", std::move(content)}, {"refusal", nullptr}};
   }
+
+  std::vector<ToolCallReader> readers_;
+  std::vector<std::vector<ToolCall>> calls_;  ///< of each choice so far
 };
 
 class TextAnswer final : public OpenAiAnswer {
@@ -202,13 +239,13 @@ private:
     for (std::size_t i = 0; i < choices_; ++i)
       say(Json::array({{{"text", echo_}, {"index", i}, {"logprobs", nullptr}, {"finish_reason", nullptr}}}));
   }
-  Json whole(std::size_t index, const Choice& choice) const override {
+  Json whole(std::size_t index, const Choice& choice) override {
     return {{"text", echo_ + choice.text},
             {"index", index},
             {"logprobs", logprobs(choice.tokens)},
             {"finish_reason", finish_reason(*choice.reason)}};
   }
-  Json piece(std::size_t index, const ServeEvent& event) const override {
+  Json piece(std::size_t index, const ServeEvent& event) override {
     return {{"text", event.text},
             {"index", index},
             {"logprobs", logprobs(event.tokens)},
@@ -235,7 +272,7 @@ std::pair<std::string, std::string> wanted_grammar(const Json& format) {
   if (!format.is_object()) bad_field("response_format", "'response_format' must be an object");
   const std::string type = text_field(format, "type", "text");
   if (type == "text") return {};
-  if (type == "json_object") return {"json_schema", R"({"type":"object"})"};
+  if (type == "json_object") return {"json_schema", schema_grammar({{"type", "object"}})};
   if (type == "regex") return {"regex", text_field(format, "pattern")};
   if (type == "grammar") return {"lark", text_field(format, "grammar")};
   if (type != "json_schema")
@@ -243,7 +280,7 @@ std::pair<std::string, std::string> wanted_grammar(const Json& format) {
   const Json& wrapped = field_of(format, "json_schema");
   const Json& schema = wrapped.is_object() ? field_of(wrapped, "schema") : field_of(format, "schema");
   if (!schema.is_object() && !schema.is_boolean()) bad_field("response_format", "'json_schema' has no 'schema'");
-  return {"json_schema", dump(schema)};
+  return {"json_schema", schema_grammar(schema)};
 }
 
 /// Tools of kinds that a template cannot show are left out.
@@ -290,11 +327,16 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   if (const Json& extra = field_of(body, "chat_template_kwargs");
       extra.is_object() && extra.contains("enable_thinking"))
     thinking = flag_field(extra, "enable_thinking");
-  const bool tools_off = field_of(body, "tool_choice") == "none";
-  fields.request.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")),
-                                        tools_off ? Json() : known_tools(field_of(body, "tools")), thinking);
-  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, "chatcmpl");
-  answer->follow(kind, grammar);
+  const Json& choice = field_of(body, "tool_choice");
+  const Json tools = choice == "none" ? Json() : known_tools(field_of(body, "tools"));
+  fields.request.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools, thinking);
+  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, !tools.is_null());
+  if (choice == "required" || choice.is_object()) {
+    const Json& function = choice.is_object() ? field_of(choice, "function") : Json();
+    answer->follow("lark", tool_grammar(tools, function.is_object() ? text_field(function, "name") : std::string()));
+  } else {
+    answer->follow(kind, grammar);
+  }
   answer->start();
 }
 

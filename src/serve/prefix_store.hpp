@@ -31,6 +31,11 @@ public:
   /// Gives up the one used least recently. Returns false when there is none.
   bool drop_oldest();
   std::size_t size() const { return nodes_.size(); }
+  /// Calls f(tokens, sequence) with each, the one used last first.
+  template <class F>
+  void for_each(F&& f) const {
+    for (const Node& node : nodes_) f(node.tokens, *node.sequence);
+  }
 
 private:
   struct Node {

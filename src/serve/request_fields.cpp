@@ -61,6 +61,19 @@ std::string content_text(const Json& content) {
   return text;
 }
 
+namespace {
+
+/// Templates want a call's arguments as an object; clients send them as text.
+void read_arguments(Json& call) {
+  if (!call.is_object() || !field_of(call, "function").is_object()) return;
+  const Json& given = field_of(call["function"], "arguments");
+  if (!given.is_string()) return;
+  Json parsed = Json::parse(given.get_ref<const std::string&>(), nullptr, false);
+  if (!parsed.is_discarded()) call["function"]["arguments"] = std::move(parsed);
+}
+
+}  // namespace
+
 Json checked_messages(const Json& messages) {
   if (!messages.is_array() || messages.empty())
     bad_field("messages", "'messages' must be a list of at least one message");
@@ -70,8 +83,16 @@ Json checked_messages(const Json& messages) {
       bad_field("messages", "each message must be an object with a 'role'");
     if (message["role"] == "developer") message["role"] = "system";
     message["content"] = content_text(field_of(message, "content"));
+    if (const auto calls = message.find("tool_calls"); calls != message.end() && calls->is_array())
+      for (Json& call : *calls) read_arguments(call);
   }
   return checked;
+}
+
+std::string schema_grammar(Json schema) {
+  if (schema.is_object() && !schema.contains("x-guidance"))
+    schema["x-guidance"] = {{"whitespace_flexible", false}, {"item_separator", ", "}, {"key_separator", ": "}};
+  return dump(schema);
 }
 
 std::int64_t seconds_now() {

@@ -22,6 +22,9 @@ std::string content_text(const Json& content);
 /// Messages with a role and text, as templates know them.
 Json checked_messages(const Json& messages);
 
+/// A JSON schema for Grammars, of JSON on one line: with free white space small models never come to an end.
+std::string schema_grammar(Json schema);
+
 std::int64_t seconds_now();
 
 }  // namespace snug

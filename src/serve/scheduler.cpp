@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/log.hpp"
+#include "generate/kv_folder.hpp"
 #include "generate/stop_filter.hpp"
 
 namespace snug {
@@ -18,6 +19,7 @@ constexpr std::size_t kWorthSharing = 32;
 constexpr std::size_t kLengths = 256;
 constexpr std::size_t kLeastPromptRows = 32;
 constexpr std::size_t kEvents = 20;
+constexpr std::size_t kMostSaved = 32;  ///< sequences, from one run to the next
 constexpr std::chrono::milliseconds kPublish{200};
 
 /// The chosen token's logarithm of probability, and the likeliest.
@@ -122,7 +124,40 @@ SchedulerStats Scheduler::stats() const {
   return stats_;
 }
 
+void Scheduler::load_kept() {
+  std::vector<std::string> paths = saved_in_folder(options_.kv_folder, model_);
+  if (paths.size() > kMostSaved) paths.erase(paths.begin(), paths.end() - static_cast<std::ptrdiff_t>(kMostSaved));
+  for (const std::string& path : paths) {
+    // The rest is for those who come.
+    if (const LedgerReport report = ledger_.report(); report.used > report.limit / 4 * 3) return;
+    try {
+      std::vector<TokenId> tokens;
+      auto sequence = model_.load_sequence(path, context_, tokens);
+      prefixes_.add(std::move(tokens), std::move(sequence));
+    } catch (const OutOfBudget&) {
+      return;
+    } catch (const Error& e) {
+      note(e.what());
+    }
+  }
+}
+
+void Scheduler::save_kept() {
+  std::vector<std::vector<TokenId>> saved;
+  prefixes_.for_each([&](const std::vector<TokenId>& tokens, const Sequence& sequence) {
+    const auto holds = [&](const std::vector<TokenId>& other) { return common_prefix(other, tokens) == tokens.size(); };
+    if (saved.size() >= kMostSaved || std::any_of(saved.begin(), saved.end(), holds)) return;
+    try {
+      save_to_folder(options_.kv_folder, model_, sequence, tokens);
+      saved.push_back(tokens);
+    } catch (const Error& e) {
+      log(LogLevel::error, "{}", e.what());
+    }
+  });
+}
+
 void Scheduler::run() {
+  if (!options_.kv_folder.empty()) load_kept();
   while (true) {
     publish();
     {
@@ -138,6 +173,7 @@ void Scheduler::run() {
   take_new();
   while (!running_.empty()) finish(JobPtr(running_.front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
+  if (!options_.kv_folder.empty()) save_kept();
 }
 
 void Scheduler::publish() {

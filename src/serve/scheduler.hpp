@@ -68,6 +68,7 @@ struct SchedulerOptions {
   std::size_t context = 0;                   ///< of each sequence; 0: what the model was trained for
   std::size_t max_batch = 64;                ///< sequences at work at a time
   std::size_t max_prefixes = 256;            ///< sequences that are kept
+  std::string kv_folder{};                   ///< where they are kept from one run to the next; "": nowhere
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
 };
 
@@ -119,6 +120,8 @@ private:
   using Time = std::chrono::steady_clock::time_point;
 
   void run();
+  void load_kept();
+  void save_kept();
   void take_new();
   void admit();
   /// Of a waiting request: whether another's prompt is being read up to where the two part.

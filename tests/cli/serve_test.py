@@ -122,6 +122,27 @@ class Serve(CliTest):
             self.assertIn(choice["message"]["content"], ("yes", "no"))
         self.assertIn(self.ask("/api/chat", {"messages": CHAT["messages"], "stream": False, "format": {"enum": [1, 2]}})[1]["message"]["content"], "12")
 
+    def test_tool_calls(self):
+        self.start("-c", "1024")
+        schema = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"], "additionalProperties": False}
+        tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+        body = CHAT | {"tools": tools, "tool_choice": "required", "max_tokens": 200}
+        choice = self.ask("/v1/chat/completions", body)[1]["choices"][0]
+        call = choice["message"]["tool_calls"][0]
+        self.assertEqual((choice["finish_reason"], choice["message"]["content"], call["function"]["name"]), ("tool_calls", None, "weather"))
+        self.assertIn(json.loads(call["function"]["arguments"])["city"], ("Rome", "Oslo"))
+        pieces = self.stream("/v1/chat/completions", body | {"tool_choice": {"type": "function", "function": {"name": "weather"}}})
+        calls = [c for p in pieces for c in p["choices"][0]["delta"].get("tool_calls", [])]
+        self.assertEqual([c["function"] for c in calls], [call["function"]])
+        again = CHAT["messages"] + [choice["message"], {"role": "tool", "tool_call_id": call["id"], "content": "rain"}]
+        self.assertEqual(self.ask("/v1/chat/completions", CHAT | {"tools": tools, "messages": again})[0], 200)
+        self.assert_refused(400, self.ask("/v1/chat/completions", body | {"tool_choice": {"type": "function", "function": {"name": "x"}}}), words="tool_choice")
+        theirs = {"max_tokens": 200, "temperature": 0, "messages": CHAT["messages"], "tool_choice": {"type": "any"},
+                  "tools": [{"name": "weather", "input_schema": schema}]}
+        whole = self.ask("/v1/messages", theirs)[1]
+        self.assertEqual((whole["stop_reason"], whole["content"][0]["type"], whole["content"][0]["name"]), ("tool_use", "tool_use", "weather"))
+        self.assertIn(whole["content"][0]["input"]["city"], ("Rome", "Oslo"))
+
     def test_anthropic(self):
         self.start()
         body = {"model": "model", "max_tokens": 10, "temperature": 0, "system": [{"type": "text", "text": "Be brief."}],
@@ -137,7 +158,7 @@ class Serve(CliTest):
         connection = self.connect()
         connection.request("POST", "/v1/messages", json.dumps(body | {"stream": True}).encode())
         events = [e.split("\n") for e in connection.getresponse().read().decode().split("\n\n")[:-1]]
-        self.assertEqual([e[0] for e in events[:3]], ["event: message_start", "event: content_block_start", "event: ping"])
+        self.assertEqual([e[0] for e in events[:3]], ["event: message_start", "event: ping", "event: content_block_start"])
         self.assertEqual([e[0] for e in events[-3:]], ["event: content_block_stop", "event: message_delta", "event: message_stop"])
         texts = [json.loads(e[1].removeprefix("data: ")) for e in events[3:-3]]
         self.assertEqual("".join(t["delta"]["text"] for t in texts), whole["content"][0]["text"])

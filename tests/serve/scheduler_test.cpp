@@ -126,6 +126,23 @@ TEST_F(ServeTest, AHybridModelSharesToo) {
   }
 }
 
+TEST_F(ServeTest, WhatWasReadIsThereAfterARestart) {
+  const TemporaryFolder folder;
+  const auto run = [&](std::string_view kv, const ServeRequest& request, const std::string& kept) {
+    TinyEngine engine({.context = 1024}, {.max_rows = 64, .context = 1024}, 2, kv);
+    Scheduler scheduler(engine.model, engine.ledger, {.context = 1024, .kv_folder = kept});
+    return Pending(scheduler, request).get();
+  };
+  for (const std::string_view kv : {"bf16", "kivi-2"}) {
+    const ServeRequest first = request_of(prompt_of(1, 300, 20), 10), second = request_of(prompt_of(2, 300, 30), 10);
+    EXPECT_EQ(run(kv, first, folder.file("kept")).last.usage.cached_tokens, 0u);
+    const Result again = run(kv, first, folder.file("kept"));
+    EXPECT_GE(again.last.usage.cached_tokens, first.prompt.size() - 1 - (kv == "bf16" ? 0 : kPageTokens));
+    EXPECT_EQ(again.tokens, run(kv, first, "").tokens);
+    EXPECT_EQ(run(kv, second, folder.file("kept")).tokens, run(kv, second, "").tokens);
+  }
+}
+
 TEST_F(ServeTest, WithLittleMemoryAllAreAnsweredAndNothingElseChanges) {
   const Bytes one = kv_bytes(400);
   std::vector<ServeRequest> requests;

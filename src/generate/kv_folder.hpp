@@ -1,6 +1,7 @@
 #pragma once
 /// --kv-dir: saved sessions in a folder, found by the tokens they begin with.
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,5 +15,11 @@ void load_from_folder(const std::string& folder, const Model& model, const std::
                       Session& session);
 /// Saves the session there, named by what it holds. Throws IoError.
 void save_to_folder(const std::string& folder, const Model& model, const Session& session);
+/// The same of a sequence.
+void save_to_folder(const std::string& folder, const Model& model, const Sequence& sequence,
+                    std::span<const TokenId> tokens);
+
+/// Files there that were saved by this model in this way, the oldest first.
+std::vector<std::string> saved_in_folder(const std::string& folder, const Model& model);
 
 }  // namespace snug
