@@ -38,6 +38,12 @@ void allow_descriptors() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/// What clients see of a path or a name.
+std::string name_of(const std::string& model) {
+  const std::filesystem::path file = std::filesystem::path(model).filename();
+  return file.extension() == ".gguf" ? file.stem().string() : file.string();
+}
+
 void serve(Options& o, const CLI::App& command) {
   // Before any thread starts, so that only sigwait() sees them.
   sigset_t ends;
@@ -52,7 +58,7 @@ void serve(Options& o, const CLI::App& command) {
   const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
   const ControlServer control(*budget, *engine.ledger);
   recommended_sampling(engine.model->file(), command, o.api.sampler);
-  o.api.model = o.name.empty() ? std::filesystem::path(o.engine.model).stem().string() : o.name;
+  o.api.model = o.name.empty() ? name_of(o.engine.model) : o.name;
   o.api.most_budget = std::min(before.limit, before.physical);
   o.api.resize = [&budget](Bytes bytes) { budget->set(bytes); };
   std::error_code unknown;

@@ -89,7 +89,8 @@ Json reason_json(const ServeEvent& event) {
 /// Blocks of text and of tool calls, whole or as a stream.
 class MessageAnswer final : public Answer {
 public:
-  MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool tools)
+  MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream,
+                const Json& tools)
       : Answer(model, std::move(reply), std::move(request)), stream_(stream), reader_(tools) {}
 
 private:
@@ -148,10 +149,11 @@ private:
       return reply_->end();
     }
     std::vector<ToolCall> calls;
-    add_text(reader_.push(event.text, calls));
+    std::string text = reader_.push(event.text, calls);
+    if (event.last()) text += reader_.finish(calls);
+    add_text(text);
     for (const ToolCall& call : calls) add_call(call);
     if (!event.last()) return;
-    add_text(reader_.finish());
     if (blocks_.empty()) open({{"type", "text"}, {"text", ""}});
     close();
     if (!stream_) return reply_->send({.body = dump(message(&event))});
@@ -191,7 +193,7 @@ void anthropic_messages(ServedModel& m, const HttpRequest& request, std::shared_
   r.prompt = prompt_of(m, body);
   const Json tools = tools_of(body);
   const auto answer =
-      std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"), !tools.is_null());
+      std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"), tools);
   if (const Json& choice = field_of(body, "tool_choice"); choice.is_object()) {
     const std::string type = text_field(choice, "type");
     if (type == "any" || type == "tool") answer->follow("lark", tool_grammar(tools, text_field(choice, "name")));

@@ -52,7 +52,7 @@ ServeRequest request_of(const ServedModel& m, const Json& body) {
 class LinesAnswer final : public Answer {
 public:
   LinesAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool chat,
-              bool tools)
+              const Json& tools)
       : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat), reader_(tools) {}
 
 private:
@@ -82,7 +82,7 @@ private:
       return reply_->end();
     }
     std::string text = reader_.push(event.text, calls_);
-    if (event.last()) text += reader_.finish();
+    if (event.last()) text += reader_.finish(calls_);
     text_ += text;
     if (stream_ && !text.empty()) reply_->write(dump(line(text)) + "\n");
     if (!event.last()) return;
@@ -111,7 +111,7 @@ private:
 };
 
 void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat,
-            bool tools) {
+            const Json& tools) {
   const auto answer = std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request),
                                                     flag_field(body, "stream", true), chat, tools);
   const Json& format = field_of(body, "format");
@@ -162,7 +162,7 @@ void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   if (field_of(body, "think").is_boolean()) thinking = flag_field(body, "think");
   const Json& tools = field_of(body, "tools");
   r.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools.is_array() ? tools : Json(), thinking);
-  answer(m, std::move(reply), body, std::move(r), true, tools.is_array());
+  answer(m, std::move(reply), body, std::move(r), true, tools);
 }
 
 void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
@@ -177,7 +177,7 @@ void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr
     messages.push_back({{"role", "user"}, {"content", prompt}});
     r.prompt = m.chat_prompt(messages, Json(), {});
   }
-  answer(m, std::move(reply), body, std::move(r), false, false);
+  answer(m, std::move(reply), body, std::move(r), false, Json());
 }
 
 }  // namespace snug

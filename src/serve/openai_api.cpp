@@ -148,7 +148,7 @@ Json bytes_json(const std::string& text) {
 
 class ChatAnswer final : public OpenAiAnswer {
 public:
-  ChatAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields, bool tools)
+  ChatAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields, const Json& tools)
       : OpenAiAnswer(model, std::move(reply), fields, "chatcmpl"),
         readers_(fields.choices, ToolCallReader(tools)),
         calls_(fields.choices) {}
@@ -166,7 +166,7 @@ private:
   Json whole(std::size_t index, const Choice& choice) override {
     std::vector<ToolCall>& calls = calls_[index];
     std::string text = readers_[index].push(choice.text, calls);
-    text += readers_[index].finish();
+    text += readers_[index].finish(calls);
     Json message = {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
     if (!calls.empty()) {
       if (text.find_first_not_of(" \n") == text.npos) message["content"] = nullptr;
@@ -180,7 +180,7 @@ private:
   Json piece(std::size_t index, const ServeEvent& event) override {
     std::vector<ToolCall> calls;
     std::string text = readers_[index].push(event.text, calls);
-    if (event.last()) text += readers_[index].finish();
+    if (event.last()) text += readers_[index].finish(calls);
     Json delta = Json::object();
     if (!text.empty()) delta["content"] = text;
     if (!calls.empty()) delta["tool_calls"] = calls_json(calls, calls_[index].size(), true);
@@ -330,7 +330,7 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   const Json& choice = field_of(body, "tool_choice");
   const Json tools = choice == "none" ? Json() : known_tools(field_of(body, "tools"));
   fields.request.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools, thinking);
-  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, !tools.is_null());
+  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, tools);
   if (choice == "required" || choice.is_object()) {
     const Json& function = choice.is_object() ? field_of(choice, "function") : Json();
     answer->follow("lark", tool_grammar(tools, function.is_object() ? text_field(function, "name") : std::string()));

@@ -29,9 +29,21 @@ bool read_call(std::string_view text, ToolCall& call) {
 
 }  // namespace
 
+ToolCallReader::ToolCallReader(const Json& tools) {
+  if (tools.is_array())
+    for (const Json& tool : tools)
+      if (const Json& function = field_of(tool, "function"); function.is_object())
+        names_.push_back(text_field(function, "name"));
+}
+
 std::string ToolCallReader::push(std::string_view text, std::vector<ToolCall>& calls) {
-  if (!on_) return std::string(text);
+  if (names_.empty()) return std::string(text);
   pending_ += text;
+  if (const std::size_t first = pending_.find_first_not_of(" \n"); !begun_ && first != pending_.npos) {
+    begun_ = true;
+    bare_ = pending_[first] == '{';
+  }
+  if (!begun_ || bare_) return {};
   std::string out;
   while (true) {
     const std::size_t begin = pending_.find(kBegin);
@@ -57,7 +69,12 @@ std::string ToolCallReader::push(std::string_view text, std::vector<ToolCall>& c
   }
 }
 
-std::string ToolCallReader::finish() {
+std::string ToolCallReader::finish(std::vector<ToolCall>& calls) {
+  ToolCall call;
+  if (bare_ && read_call(pending_, call) && std::find(names_.begin(), names_.end(), call.name) != names_.end()) {
+    calls.push_back(std::move(call));
+    return {};
+  }
   return std::exchange(pending_, {});
 }
 

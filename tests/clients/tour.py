@@ -39,7 +39,7 @@ def tour_openai():
     step("r" not in chat(stop=["r"]).choices[0].message.content, "openai stop")
     probable = chat(logprobs=True, top_logprobs=3).choices[0].logprobs.content
     step(len(probable[0].top_logprobs) == 3 and probable[0].logprob <= 0, "openai logprobs")
-    step(chat(max_tokens=2).choices[0].finish_reason == "length", "openai length")
+    step(chat(max_tokens=1).choices[0].finish_reason == "length", "openai length")
     tools = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}]
     step(chat(tools=tools).choices[0].message is not None, "openai tools are taken")
 
@@ -50,8 +50,8 @@ def tour_openai():
     parsed = client.chat.completions.parse(model=model, messages=QUESTION, response_format=City, max_tokens=200)
     step(isinstance(parsed.choices[0].message.parsed, City), "openai structured output")
     step(json.loads(chat(response_format={"type": "json_object"}, max_tokens=200).choices[0].message.content) is not None, "openai json_object")
-    completion = client.completions.create(model=model, prompt="Paris is the capital of", max_tokens=4, temperature=0)
-    step("France" in completion.choices[0].text, "openai completions")
+    completion = client.completions.create(model=model, prompt="The capital of France is the city of", max_tokens=6, temperature=0)
+    step("Paris" in completion.choices[0].text, "openai completions")
     try:
         chat(messages=[{"role": "user", "content": "word " * 60000}])
         step(False, "openai context_length_exceeded")
@@ -66,7 +66,7 @@ def tour_openai():
 
 def tour_anthropic():
     client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
-    ask = {"model": "any", "max_tokens": 24, "temperature": 0, "messages": QUESTION, "system": "Be brief."}
+    ask = {"model": "any", "max_tokens": 24, "messages": QUESTION, "system": "Be brief.", "extra_body": {"temperature": 0}}
     whole = client.messages.create(**ask)
     step("Paris" in whole.content[0].text and whole.stop_reason in ("end_turn", "max_tokens"), "anthropic messages")
     with client.messages.stream(**ask) as stream:

@@ -14,10 +14,10 @@ struct Found {
 
 Found read(const std::string& text, std::size_t piece, bool on = true) {
   Found found;
-  ToolCallReader reader(on);
+  ToolCallReader reader(on ? Json::parse(R"([{"function": {"name": "a"}}, {"function": {"name": "b"}}])") : Json());
   for (std::size_t at = 0; at < text.size(); at += piece)
     found.text += reader.push(text.substr(at, piece), found.calls);
-  found.text += reader.finish();
+  found.text += reader.finish(found.calls);
   return found;
 }
 
@@ -45,6 +45,17 @@ TEST(ToolCallsTest, WhatIsNoCallStaysText) {
       EXPECT_TRUE(found.calls.empty());
     }
   EXPECT_EQ(read("<tool_call>{\"name\":\"a\"}</tool_call>", 4, false).text, "<tool_call>{\"name\":\"a\"}</tool_call>");
+}
+
+TEST(ToolCallsTest, NothingButACallNeedsNoTags) {
+  for (const std::size_t piece : {1u, 7u, 100u}) {
+    const Found found = read("\n {\"name\": \"b\", \"arguments\": {\"x\": [1]}}\n", piece);
+    EXPECT_EQ(found.text, "");
+    ASSERT_EQ(found.calls.size(), 1u);
+    EXPECT_EQ(found.calls[0].arguments.dump(), "{\"x\":[1]}");
+    EXPECT_EQ(read("{\"name\": \"c\"}", piece).text, "{\"name\": \"c\"}");
+    EXPECT_EQ(read("{\"name\": \"b\"} and so on", piece).text, "{\"name\": \"b\"} and so on");
+  }
 }
 
 TEST(ToolCallsTest, AGrammarHasTheToolsThatAreWanted) {
