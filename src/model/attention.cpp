@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kLeastQueries = 128;       // queries of one item: enough to share each tile well
 constexpr std::size_t kBlockQueries = 448;       // where there is enough to do for all: to share what is decoded
 constexpr std::size_t kSplitRows = 16;           // up to so many rows, partitions are spread over the pool
-constexpr std::size_t kPartialFloats = 1 << 20;  // memory for their results, where one row needs no more
+constexpr std::size_t kPartialFloats = 1 << 19;  // memory for their results, where one row needs no more
 
 }  // namespace
 
