@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "format/fingerprint.hpp"
 #include "format/hash.hpp"
+#include "generate/common_prefix.hpp"
 
 namespace snug {
 
@@ -44,9 +45,7 @@ void load_from_folder(const std::string& folder, const Model& model, const std::
     try {
       const KvFile file = KvFile::open(entry.path().string());
       if (!model.saved_here(file)) continue;
-      const auto& tokens = file.tokens();
-      const auto shared = static_cast<std::size_t>(
-          std::mismatch(prompt.begin(), prompt.end(), tokens.begin(), tokens.end()).first - prompt.begin());
+      const std::size_t shared = common_prefix(prompt, file.tokens());
       if (shared > most) most = shared, best = entry.path().string();
     } catch (const Error& e) {
       note(e);

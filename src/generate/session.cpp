@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/error.hpp"
+#include "generate/common_prefix.hpp"
 #include "generate/stop_filter.hpp"
 
 namespace snug {
@@ -101,12 +102,11 @@ void Session::prompt(const std::vector<TokenId>& tokens) {
   const Stopwatch watch(stats_.prompt_seconds);
   const Bytes before = stats_.generate_bytes;
   // At least the last token is fed: its logits are what comes next.
-  const auto shared =
-      std::mismatch(tokens.begin(), tokens.end() - 1, history_.begin(), history_.end()).first - tokens.begin();
-  rewind(static_cast<std::size_t>(shared));
-  feed(std::span(tokens).subspan(static_cast<std::size_t>(shared)), true);
+  const std::size_t shared = common_prefix(std::span(tokens).first(tokens.size() - 1), history_);
+  rewind(shared);
+  feed(std::span(tokens).subspan(shared), true);
   next_row_ = 0;
-  stats_.prompt_tokens += tokens.size() - static_cast<std::size_t>(shared);
+  stats_.prompt_tokens += tokens.size() - shared;
   stats_.generate_bytes = before;
 }
 

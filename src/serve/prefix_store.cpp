@@ -2,13 +2,9 @@
 
 #include <algorithm>
 
-namespace snug {
+#include "generate/common_prefix.hpp"
 
-std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
-  const std::size_t n = std::min(a.size(), b.size());
-  return static_cast<std::size_t>(
-      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first - a.begin());
-}
+namespace snug {
 
 void PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
   nodes_.remove_if([&](const Node& node) { return node.tokens == tokens; });

@@ -12,9 +12,6 @@
 
 namespace snug {
 
-/// Tokens that two lists begin with.
-std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b);
-
 /// Not thread-safe.
 class PrefixStore {
 public:

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/log.hpp"
+#include "generate/common_prefix.hpp"
 #include "generate/kv_folder.hpp"
 #include "generate/stop_filter.hpp"
 
@@ -66,6 +67,8 @@ struct Scheduler::Job {
     const std::size_t prompt = request.prompt.size();
     return {id, !sequence, prompt, std::min(prompt, fed()), generated(), sequence ? sequence->memory_bytes() : 0};
   }
+  /// Tokens that the sequence holds.
+  std::vector<TokenId> held() const { return {history.begin(), history.begin() + static_cast<std::ptrdiff_t>(fed())}; }
   std::size_t fed() const { return sequence ? sequence->length() : 0; }
   std::size_t left() const { return history.size() - fed(); }
   std::size_t generated() const { return history.size() - request.prompt.size(); }
@@ -362,8 +365,7 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
   if (read_prompt || job->branches.contains(job->fed())) {
     try {
-      prefixes_.add({job->history.begin(), job->history.begin() + static_cast<std::ptrdiff_t>(job->fed())},
-                    job->sequence->fork());
+      prefixes_.add(job->held(), job->sequence->fork());
     } catch (const OutOfBudget&) {
       // Then it is not kept.
     }
@@ -435,9 +437,10 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   if (reason == StopReason::stop_string) event.stop = job->filter.found;
   event.error = std::move(error);
   event.usage.prompt_tokens = job->request.prompt.size();
-  if (job->sequence && job->fed() > 0 && event.error.empty())
-    prefixes_.add({job->history.begin(), job->history.begin() + static_cast<std::ptrdiff_t>(job->fed())},
-                  std::move(job->sequence));
+  if (job->sequence && job->fed() > 0 && event.error.empty()) {
+    std::vector<TokenId> held = job->held();  // before the sequence moves
+    prefixes_.add(std::move(held), std::move(job->sequence));
+  }
   std::erase(running_, job);
   std::erase(waiting_, job);
   full_ = false;

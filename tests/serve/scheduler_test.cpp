@@ -108,6 +108,16 @@ TEST_P(ServeTest, AnAnswerIsTheSameAloneInABatchAndFromAWarmPrefix) {
 
 INSTANTIATE_TEST_SUITE_P(Kv, ServeTest, ::testing::Values("bf16", "kivi-2", "q8,cq-1@256"));
 
+TEST_F(ServeTest, TheNextTurnFindsTheAnswerToo) {
+  Server server("");
+  const ServeRequest first = request_of(some_tokens(200), 60);
+  const std::vector<TokenId> answer = Pending(server.scheduler, first).get().tokens;
+  const ServeRequest second = request_of(joined(joined(first.prompt, answer), {1, 2, 3}), 10);
+  const Result next = Pending(server.scheduler, second).get();
+  EXPECT_EQ(next.last.usage.cached_tokens, 200 + 60 - 1u);  // the last one was never fed
+  EXPECT_EQ(next.tokens, alone("", second));
+}
+
 TEST_F(ServeTest, AHybridModelSharesToo) {
   TinyEngine engine({.context = 512, .hybrid = true}, {.max_rows = 64, .context = 512});
   std::vector<std::vector<TokenId>> together;
