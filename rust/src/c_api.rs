@@ -44,13 +44,7 @@ pub unsafe extern "C" fn snug_template_new(
     error: *mut Bytes,
 ) -> *mut ChatTemplate {
     let source = bytes_at(source, source_size);
-    match guarded(|| ChatTemplate::new(source)) {
-        Ok(compiled) => Box::into_raw(Box::new(compiled)),
-        Err(failure) => {
-            error.write(one_line(failure.message).into());
-            std::ptr::null_mut()
-        }
-    }
+    boxed(error, || ChatTemplate::new(source))
 }
 
 /// # Safety
@@ -82,9 +76,7 @@ pub unsafe extern "C" fn snug_template_render(
 /// `compiled` comes from `snug_template_new`, is freed once, and no render is under way.
 #[no_mangle]
 pub unsafe extern "C" fn snug_template_free(compiled: *mut ChatTemplate) {
-    if !compiled.is_null() {
-        drop(Box::from_raw(compiled));
-    }
+    free(compiled);
 }
 
 /// # Safety
@@ -113,9 +105,7 @@ pub unsafe extern "C" fn snug_grammars_new(
 /// `grammars` comes from `snug_grammars_new` and is freed once.
 #[no_mangle]
 pub unsafe extern "C" fn snug_grammars_free(grammars: *mut Grammars) {
-    if !grammars.is_null() {
-        drop(Box::from_raw(grammars));
-    }
+    free(grammars);
 }
 
 /// # Safety
@@ -165,13 +155,17 @@ pub unsafe extern "C" fn snug_constraint_ended(constraint: *const Constraint) ->
 /// `constraint` comes from `snug_constraint_new` and is freed once.
 #[no_mangle]
 pub unsafe extern "C" fn snug_constraint_free(constraint: *mut Constraint) {
-    if !constraint.is_null() {
-        drop(Box::from_raw(constraint));
+    free(constraint);
+}
+
+unsafe fn free<T>(owned: *mut T) {
+    if !owned.is_null() {
+        drop(Box::from_raw(owned));
     }
 }
 
-unsafe fn boxed<T>(error: *mut Bytes, work: impl FnOnce() -> Result<T, String>) -> *mut T {
-    match guarded(|| work().map_err(TemplateError::new)) {
+unsafe fn boxed<T, E: Into<TemplateError>>(error: *mut Bytes, work: impl FnOnce() -> Result<T, E>) -> *mut T {
+    match guarded(|| work().map_err(Into::into)) {
         Ok(made) => Box::into_raw(Box::new(made)),
         Err(failure) => {
             error.write(one_line(failure.message).into());
@@ -181,7 +175,7 @@ unsafe fn boxed<T>(error: *mut Bytes, work: impl FnOnce() -> Result<T, String>) 
 }
 
 unsafe fn done(error: *mut Bytes, work: impl FnOnce() -> Result<(), String>) -> i32 {
-    match guarded(|| work().map_err(TemplateError::new)) {
+    match guarded(|| work().map_err(Into::into)) {
         Ok(()) => 0,
         Err(failure) => {
             error.write(one_line(failure.message).into());
@@ -205,7 +199,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, Temp
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it failed: {}", text.unwrap_or("unknown reason"))
+    format!("an internal failure: {}", text.unwrap_or("unknown reason"))
 }
 
 fn one_line(text: String) -> String {

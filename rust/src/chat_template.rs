@@ -32,6 +32,12 @@ impl TemplateError {
     }
 }
 
+impl From<String> for TemplateError {
+    fn from(message: String) -> TemplateError {
+        TemplateError::new(message)
+    }
+}
+
 impl From<Error> for TemplateError {
     fn from(error: Error) -> TemplateError {
         let mut source = error.source();

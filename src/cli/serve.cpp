@@ -1,4 +1,4 @@
-// serve: one model behind HTTP, for the clients of OpenAI's API.
+// serve: one model behind HTTP, for the clients of OpenAI's, Anthropic's and Ollama's APIs, and a page.
 
 #include <pthread.h>
 #include <sys/resource.h>
@@ -89,7 +89,8 @@ void serve(Options& o, const CLI::App& command) {
 void add_serve(CLI::App& app) {
   auto options = std::make_shared<Options>();
   Options& o = *options;
-  CLI::App* command = app.add_subcommand("serve", "answer requests over HTTP, as OpenAI's API has them");
+  CLI::App* command =
+      app.add_subcommand("serve", "answer requests over HTTP: OpenAI's, Anthropic's and Ollama's APIs, and a page");
   add_engine_options(*command, o.engine);
   add_kv_option(*command, o.engine);
   add_option(*command, "--host", o.host, "address to listen on; 0.0.0.0 lets other machines in")->capture_default_str();

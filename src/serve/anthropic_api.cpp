@@ -8,7 +8,7 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kMostStops = 64, kAnyTokens = std::size_t{1} << 40;
+constexpr std::size_t kMostStops = 64;
 
 /// A message's content as templates know it: text, what the assistant called, what came of it.
 void add_message(const Json& message, Json& out) {

@@ -12,7 +12,7 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kMostStops = 64, kAnyTokens = std::size_t{1} << 40;
+constexpr std::size_t kMostStops = 64;
 
 /// RFC 3339.
 std::string time_now() {

@@ -8,7 +8,7 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kMostChoices = 128, kMostStops = 16, kMostLogprobs = 20, kAnyTokens = std::size_t{1} << 40;
+constexpr std::size_t kMostChoices = 128, kMostStops = 16, kMostLogprobs = 20;
 
 std::string_view finish_reason(StopReason reason) {
   return reason == StopReason::max_tokens || reason == StopReason::context_full ? "length" : "stop";

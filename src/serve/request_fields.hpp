@@ -5,6 +5,9 @@
 
 namespace snug {
 
+/// Of an answer: more than any context has room for.
+inline constexpr std::size_t kAnyTokens = std::size_t{1} << 40;
+
 /// As text, with what is not UTF-8 replaced.
 std::string dump(const Json& json);
 

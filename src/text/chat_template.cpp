@@ -4,19 +4,9 @@
 
 #include "base/error.hpp"
 #include "snug_rust.h"
+#include "text/rust_text.hpp"
 
 namespace snug {
-namespace {
-
-/// Takes over bytes of the crate as a string.
-std::string take(snug_bytes bytes) {
-  std::string text = bytes.data == nullptr ? std::string() : std::string(bytes.data, bytes.size);
-  snug_bytes_free(bytes);
-  return text;
-}
-
-}  // namespace
-
 struct ChatTemplate::Impl {
   std::unique_ptr<snug_template, decltype(&snug_template_free)> compiled{nullptr, snug_template_free};
   std::string bos_token;
@@ -27,7 +17,7 @@ ChatTemplate::ChatTemplate(std::string_view source, std::string_view bos_token, 
     : impl_(std::make_unique<Impl>()) {
   snug_bytes error{};
   impl_->compiled.reset(snug_template_new(source.data(), source.size(), &error));
-  if (impl_->compiled == nullptr) fail<FormatError>("chat template: {}", take(error));
+  if (impl_->compiled == nullptr) fail<FormatError>("chat template: {}", take_text(error));
   impl_->bos_token = bos_token;
   impl_->eos_token = eos_token;
 }
@@ -57,9 +47,9 @@ std::string ChatTemplate::render(const nlohmann::ordered_json& messages, const n
   snug_bytes error{};
   int raised = 0;
   if (snug_template_render(impl_->compiled.get(), json.data(), json.size(), &result, &error, &raised) != 0) {
-    fail("{}{}", raised != 0 ? "the chat template refuses this conversation: " : "chat template: ", take(error));
+    fail("{}{}", raised != 0 ? "the chat template refuses this conversation: " : "chat template: ", take_text(error));
   }
-  return take(result);
+  return take_text(result);
 }
 
 }  // namespace snug

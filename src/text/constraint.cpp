@@ -1,22 +1,14 @@
 #include "text/constraint.hpp"
 
-#include <snug_rust.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "base/error.hpp"
+#include "text/rust_text.hpp"
 
 namespace snug {
 
 namespace {
-
-/// What the crate has to say, given back to it.
-std::string take_text(snug_bytes bytes) {
-  std::string text(bytes.data ? bytes.data : "", bytes.size);
-  snug_bytes_free(bytes);
-  return text;
-}
 
 struct FreeGrammars {
   void operator()(snug_grammars* g) const { snug_grammars_free(g); }
@@ -50,8 +42,8 @@ Grammars::Grammars(const Tokenizer& tokenizer) : impl_(std::make_unique<Impl>())
     sizes.push_back(static_cast<std::uint32_t>(piece.size()));
   }
   if (impl_->ends.empty()) fail("the model has no token that ends an answer: it cannot follow a grammar");
-  if (tokenizer.eos() >= 0)
-    std::swap(impl_->ends.front(), *std::find(impl_->ends.begin(), impl_->ends.end(), tokenizer.eos()));
+  if (const auto eos = std::find(impl_->ends.begin(), impl_->ends.end(), tokenizer.eos()); eos != impl_->ends.end())
+    std::iter_swap(impl_->ends.begin(), eos);
   snug_bytes error{};
   impl_->grammars.reset(snug_grammars_new(pieces.data(), sizes.data(), sizes.size(),
                                           static_cast<std::uint32_t>(impl_->ends.front()), &error));
