@@ -25,6 +25,8 @@ struct Options {
   std::uint16_t port = 8080;
   std::size_t drain_seconds = 30;
   bool no_pressure = false;
+  std::string swap = "4GiB", evict = "least-cost";
+  KvSwapOptions swap_options;
   SchedulerOptions scheduler;
   HttpLimits limits;
   ApiOptions api;
@@ -54,7 +56,9 @@ void serve(Options& o, const CLI::App& command) {
   allow_descriptors();
 
   const MemoryInfo before = memory_info();
-  const Engine engine = load_engine(o.engine, {.context = o.scheduler.context});
+  o.swap_options.space = parse_size(o.swap, 0);
+  o.scheduler.eviction = o.evict == "least-recent" ? Eviction::least_recent : Eviction::least_cost;
+  const Engine engine = load_engine(o.engine, {.context = o.scheduler.context, .kv_swap = o.swap_options});
   const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
   const ControlServer control(*budget, *engine.ledger);
   recommended_sampling(engine.model->file(), command, o.api.sampler);
@@ -102,6 +106,22 @@ void add_serve(CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   add_option(*command, "--max-prefixes", o.scheduler.max_prefixes, "beginnings that are kept for later requests")
+      ->capture_default_str();
+  add_option(*command, "--evict", o.evict, "which of them leave memory first")
+      ->check(CLI::IsMember({"least-cost", "least-recent"}))
+      ->capture_default_str();
+  add_option(*command, "--swap", o.swap,
+             "most bytes on the disk (in TMPDIR or /var/tmp) for requests that give way and for beginnings that memory "
+             "has no room for; 0: they are read again")
+      ->capture_default_str();
+  add_option(*command, "--turn", o.scheduler.turn,
+             "tokens that a request may write while others wait; 0: until it is done")
+      ->capture_default_str();
+  add_flag(*command, "--reserve-longest", o.scheduler.reserve_longest,
+           "keep room for the longest answer that each request allows (default: for a usual one)");
+  add_option(*command, "--max-waiting", o.scheduler.max_waiting, "requests that may wait; further ones get a 429")
+      ->capture_default_str();
+  add_option(*command, "--max-per-key", o.scheduler.max_of_owner, "requests of a key under way; 0: any number")
       ->capture_default_str();
   add_option(*command, "--kv-dir", o.scheduler.kv_folder, "folder where they are kept from one run to the next");
   add_option(*command, "--max-body", o.limits.body, "most bytes of a request")->transform(CLI::AsSizeValue(false));

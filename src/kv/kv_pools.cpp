@@ -7,7 +7,8 @@
 
 namespace snug {
 
-KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill)
+KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill,
+                 KvSwapOptions swap)
     : ledger_(ledger), shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
   Bytes tables = 0;
   for (const KvFormat* f = &format_; f && f->coded(); f = f->cold.get())
@@ -42,6 +43,9 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
         "{} keeps what layers have in common: its pages cannot go to the disk (no --kv-memory, no --kv-recall)",
         format_.name);
   if (spill.spills()) spill_ = std::make_unique<KvSpill>(ledger, spill, most_extent_bytes());
+  std::size_t most_page = 0;
+  for (const PagePool* pool : distinct_) most_page = std::max(most_page, pool->page_bytes());
+  if (swap.on()) swap_ = std::make_unique<KvSwap>(ledger, swap, most_page);
 }
 
 Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens) {
@@ -101,6 +105,12 @@ Bytes KvPools::used_bytes() const {
   return total;
 }
 
+Bytes KvPools::free_bytes() const {
+  Bytes total = 0;
+  for (const PagePool* pool : distinct_) total += pool->free_bytes();
+  return total;
+}
+
 std::size_t KvPools::most_extent_bytes() const {
   std::size_t most = 0;
   for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
@@ -110,7 +120,7 @@ std::size_t KvPools::most_extent_bytes() const {
 }
 
 Bytes KvPools::slack_bytes() const {
-  Bytes total = tables_.bytes();
+  Bytes total = tables_.bytes() + (swap_ ? swap_->memory_bytes() : 0);
   for (const PagePool* pool : distinct_) total += pool->slab_bytes();
   return total;
 }

@@ -9,6 +9,7 @@
 #include "kv/kv_recall.hpp"
 #include "kv/kv_shape.hpp"
 #include "kv/kv_spill.hpp"
+#include "kv/kv_swap.hpp"
 #include "kv/page_pool.hpp"
 
 namespace snug {
@@ -30,7 +31,8 @@ Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::siz
 /// Pools shared by all sequences of a model.
 class KvPools {
 public:
-  KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format = {}, KvSpillOptions spill = {});
+  KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format = {}, KvSpillOptions spill = {},
+          KvSwapOptions swap = {});
   const std::vector<KvShape>& shapes() const { return shapes_; }
   const KvFormat& format() const { return format_; }
   PagePool& pool(std::size_t layer) { return *pools_[layer]; }
@@ -50,6 +52,10 @@ public:
   Bytes used_bytes() const;
   /// Null: all pages stay in memory.
   KvSpill* spill() const { return spill_.get(); }
+  /// Null: pages leave memory with their sequences only.
+  KvSwap* swap() const { return swap_.get(); }
+  /// Of pages that are free, in slabs that others keep: it takes nothing from the ledger to use them.
+  Bytes free_bytes() const;
   /// Pages of this layer are coded in memory and exact on the disk (kv_recall.hpp).
   bool recalls(std::size_t layer) const {
     return spill_options_.recall > 0 && shapes_[layer].kv_heads > 0 && shapes_[layer].window == 0;
@@ -82,6 +88,7 @@ private:
   std::vector<const PagePool*> distinct_;  ///< of these
   KvSpillOptions spill_options_;
   std::unique_ptr<KvSpill> spill_;
+  std::unique_ptr<KvSwap> swap_;  ///< lets go of pages that it still has
 };
 
 }  // namespace snug

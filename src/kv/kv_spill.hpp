@@ -7,8 +7,8 @@
 #include <memory>
 #include <mutex>
 
-#include "base/file.hpp"
 #include "kv/kv_shape.hpp"
+#include "kv/spill_file.hpp"
 #include "weights/read_ahead.hpp"
 
 namespace snug {
@@ -42,23 +42,8 @@ public:
   /// Extents that may be held at a time.
   std::size_t window() const;
 
-  class File;
-  /// Pages on the disk, one after the other; their place is free again at the end.
-  class Extent {
-  public:
-    Extent(std::shared_ptr<File> file, Bytes offset, std::size_t size)
-        : file_(std::move(file)), offset_(offset), size_(size) {}
-    ~Extent();
-    Extent(const Extent&) = delete;
-    Extent& operator=(const Extent&) = delete;
-    FileRange range() const;
-    std::size_t size() const { return size_; }
-
-  private:
-    std::shared_ptr<File> file_;
-    Bytes offset_;
-    std::size_t size_;
-  };
+  /// Pages on the disk, one after the other.
+  using Extent = SpillExtent;
   /// `fill` writes page i. Throws IoError, e.g. when the disk is full.
   std::shared_ptr<const Extent> write(std::size_t pages, std::size_t page_bytes,
                                       const std::function<void(std::size_t i, std::byte* page)>& fill);
@@ -70,7 +55,7 @@ private:
 
   KvSpillOptions options_;
   std::size_t slots_;
-  std::shared_ptr<File> file_;
+  std::shared_ptr<SpillFile> file_;
   Buffer outgoing_;
   ReadAhead reader_;
 };

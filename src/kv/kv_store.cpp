@@ -48,7 +48,10 @@ void KvStore::reserve_pages(std::size_t tokens) {
   };
   std::vector<Fresh> fresh;
   const auto own = [&fresh](std::vector<PageRef>& list, std::size_t index, PagePool& pool) {
-    if (index >= list.size() || !list[index] || list[index].shared()) fresh.push_back({&list, index, pool.allocate()});
+    if (index >= list.size() || !list[index] || list[index].shared())
+      fresh.push_back({&list, index, pool.allocate()});
+    else
+      list[index].forget_copy();
   };
   const auto own_page = [&](std::size_t layer, std::size_t page) {
     if (pools_.shapes()[layer].kv_heads > 0) own(pages_[layer], page, pools_.pool(layer));
@@ -101,6 +104,7 @@ void KvStore::drop_pages(std::size_t keep) noexcept {
     if (list.size() > keep) list.resize(keep);
     if (coded.size() > coded_count_[layer]) coded.resize(coded_count_[layer]);
   }
+  drop_swapped();
 }
 
 void KvStore::forget_codes(std::size_t tokens) noexcept {
@@ -145,7 +149,7 @@ std::size_t KvStore::oldest_restorable(std::size_t tokens) const {
     if (!format().coded() || shapes()[layer].kv_heads == 0) continue;
     // Rows see the newest pages in bf16: they must be there.
     std::size_t first = pages_[layer].size();
-    while (first > kFirstPages && pages_[layer][first - 1]) --first;
+    while (first > kFirstPages && (pages_[layer][first - 1] || is_swapped(layer, PageList::raw, first - 1))) --first;
     if (first > kFirstPages) oldest = std::max(oldest, (first + kRecentPages) * kPageTokens);
   }
   return oldest;

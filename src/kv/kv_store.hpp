@@ -112,6 +112,14 @@ public:
   std::vector<std::pair<std::size_t, std::size_t>> choose_recall(std::size_t layer, std::size_t rows);
   void await_recall() { recall_->wait(); }
 
+  /// Gives its pages up, by and by; those that others share stay theirs. Until swap_in(), only fork(), trim(),
+  /// oldest_restorable() and memory_bytes() may be called. REQUIRES: KvPools::swap().
+  void swap_out();
+  /// Brings them back: when the transfer is done (and collected), all is as it was. Throws OutOfBudget: nothing has
+  /// changed then.
+  std::shared_ptr<const KvTransfer> swap_in();
+  bool swapped() const { return !swapped_.empty(); }
+
   /// Of its pages and summaries in memory, shared ones too.
   Bytes memory_bytes() const;
 
@@ -156,6 +164,24 @@ private:
   };
   static constexpr std::size_t kNone = ~std::size_t{0};
 
+  enum class PageList { raw, coded, cold };
+  std::vector<PageRef>& list_of(std::size_t layer, PageList list) {
+    return (list == PageList::raw ? pages_ : list == PageList::coded ? coded_ : cold_)[layer];
+  }
+  PagePool& pool_of(std::size_t layer, PageList list) {
+    return list == PageList::raw     ? pools_.pool(layer)
+           : list == PageList::coded ? pools_.coded_pool(layer)
+                                     : pools_.cold_pool(layer);
+  }
+  /// A page that left by swap_out().
+  struct Swapped {
+    PageList list;
+    std::size_t layer, page;
+    std::shared_ptr<PageCopy> copy;
+  };
+  bool is_swapped(std::size_t layer, PageList list, std::size_t page) const;
+  void drop_swapped() noexcept;
+
   void encode_page(std::size_t layer, std::size_t page, KvSide side);
   /// Codes pages of a layer that are not yet among the first `pages`.
   void encode(ThreadPool& pool, std::size_t layer, std::size_t pages);
@@ -186,6 +212,7 @@ private:
   std::vector<ReadAhead::Lease> leases_;
   std::shared_ptr<KvRecall> recall_;  ///< its own; with KvPools::recalls()
   std::vector<Chain> chains_;         ///< of each KvPools::chains()
+  std::vector<Swapped> swapped_;      ///< by layer, list and page
 };
 
 }  // namespace snug

@@ -30,6 +30,34 @@ std::size_t PageRef::bytes() const {
   return slab_->pool->page_bytes();
 }
 
+std::shared_ptr<PageCopy> PageRef::copy() const {
+  return data_ && !slab_->copies.empty() ? slab_->copies[slab_->index(data_)] : nullptr;
+}
+
+void PageRef::set_copy(std::shared_ptr<PageCopy> copy) const {
+  slab_->copies.resize(slab_->references.size());
+  copy->data = data_;
+  copy->slab = slab_;
+  slab_->copies[slab_->index(data_)] = std::move(copy);
+}
+
+void PageRef::forget_copy() const noexcept {
+  if (data_) slab_->forget_copy(slab_->index(data_));
+}
+
+PageRef PageRef::of(const PageCopy& copy) noexcept {
+  if (!copy.data) return {};
+  ++copy.slab->references[copy.slab->index(copy.data)];
+  return {copy.data, copy.slab};
+}
+
+void PageSlab::forget_copy(std::size_t page) noexcept {
+  if (copies.empty() || !copies[page]) return;
+  const std::shared_ptr<PageCopy> copy = std::move(copies[page]);
+  copies[page] = nullptr;
+  copy->data = nullptr;
+}
+
 std::size_t PageSlab::index(const std::byte* page) const {
   return static_cast<std::size_t>(page - memory.data()) / pool->page_bytes();
 }
@@ -64,6 +92,7 @@ void PagePool::free(PageSlab& slab, std::size_t page) noexcept {
   const auto at = slabs_.find({slab.free.size(), &slab});
   assert(at != slabs_.end());
   --used_pages_;
+  slab.forget_copy(page);
   slab.free.push_back(static_cast<std::uint32_t>(page));  // there is room: it has been as long before
   if (slab.free.size() == slab_pages_)
     slabs_.erase(at);

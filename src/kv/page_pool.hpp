@@ -14,6 +14,7 @@
 namespace snug {
 
 class PagePool;
+struct PageCopy;
 
 /// Pages of one mapping; it goes back to the system when all of them are free.
 struct PageSlab {
@@ -21,8 +22,10 @@ struct PageSlab {
   Buffer memory;
   std::vector<std::uint32_t> references;  ///< to each page
   std::vector<std::uint32_t> free;        ///< pages
+  std::vector<std::shared_ptr<PageCopy>> copies;  ///< of each page, once there is one
 
   std::size_t index(const std::byte* page) const;
+  void forget_copy(std::size_t page) noexcept;
 };
 
 /// A page, or none. Copies share it; the last one gives it back. What several have must not be written to.
@@ -43,6 +46,14 @@ public:
   explicit operator bool() const { return data_ != nullptr; }
   bool shared() const;
   std::size_t bytes() const;
+  PagePool& pool() const { return *slab_->pool; }
+  /// Where else its bytes are; null: nowhere.
+  std::shared_ptr<PageCopy> copy() const;
+  void set_copy(std::shared_ptr<PageCopy> copy) const;
+  /// The page will be written to: its copy is no longer one.
+  void forget_copy() const noexcept;
+  /// The page of a copy; none when it has left memory.
+  static PageRef of(const PageCopy& copy) noexcept;
 
 private:
   friend class PagePool;
@@ -50,6 +61,16 @@ private:
 
   std::byte* data_ = nullptr;
   PageSlab* slab_ = nullptr;
+};
+
+/// A page's bytes on the disk (kv_swap.hpp). The page finds it until it is written to, and it finds the page while that
+/// is in memory, so whoever shares the one shares the other.
+struct PageCopy {
+  std::shared_ptr<const void> place;  ///< on the disk; null: could not be written, and the page stays
+  Bytes offset = 0;
+  std::byte* data = nullptr;  ///< the page; null: not in memory
+  PageSlab* slab = nullptr;
+  PageRef stays{};
 };
 
 class PagePool {
@@ -63,6 +84,8 @@ public:
   std::size_t page_bytes() const { return page_bytes_; }
   /// Of pages that are in use.
   Bytes used_bytes() const { return used_pages_ * page_bytes_; }
+  /// Of pages that are free, in slabs that others keep.
+  Bytes free_bytes() const { return (slabs_.size() * slab_pages_ - used_pages_) * page_bytes_; }
   /// What the pool grows by.
   std::size_t slab_bytes() const { return slab_pages_ * page_bytes_; }
 

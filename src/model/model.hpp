@@ -44,6 +44,7 @@ struct ModelOptions {
   ArenaPlanner place_activations = plan_arena;      ///< which activations share memory (tests)
   KvChoice kv{};                                    ///< how pages of the KV cache are kept
   KvSpillOptions kv_spill{};                        ///< how much of it may be in memory
+  KvSwapOptions kv_swap{};                          ///< where sequences go that nobody computes with
   std::function<KvFormat(std::shared_ptr<const KvModel>)> kv_format{};  ///< the same, in place of a name (tests)
   SparseFfnOptions sparse_ffn{};  ///< calls with one row use MODEL.ffn and a share of the neurons
   bool load_weights = true;       ///< false: only to ask for plan(),
@@ -100,6 +101,10 @@ public:
   std::size_t most_rows(const Sequence& sequence) const { return std::min(max_rows(), sequence.most_rows()); }
   /// Of the KV cache of one sequence of so many tokens.
   virtual Bytes kv_bytes(std::size_t tokens) const = 0;
+  /// Of them, what can be had without the ledger: pages that others left free.
+  virtual Bytes free_kv_bytes() const = 0;
+  /// Where sequences go that leave memory (ModelOptions::kv_swap); null: nowhere.
+  virtual KvSwap* swap() const = 0;
   /// Of weights that are read from the disk for each pass, since loading or the last resize().
   virtual StreamStats stream_stats() const = 0;
   /// Of experts that are not all in memory.

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/units.hpp"
+#include "kv/kv_swap.hpp"
 
 namespace snug {
 
@@ -23,6 +24,14 @@ public:
   /// recurrent state is copied. Throws OutOfBudget.
   virtual std::unique_ptr<Sequence> fork() const = 0;
   virtual Bytes memory_bytes() const = 0;
+
+  /// Its KV leaves memory, by and by (Model::swap()). Until swap_in(), only fork(), truncate() and what asks without
+  /// changing anything may be called. REQUIRES: Model::swap().
+  virtual void swap_out() = 0;
+  /// Begins to bring it back: when the transfer is done without an error and has been collected, it goes on as if
+  /// nothing had happened. With an error it is lost. Throws OutOfBudget: nothing has changed then.
+  virtual std::shared_ptr<const KvTransfer> swap_in() = 0;
+  virtual bool swapped() const = 0;
 };
 
 }  // namespace snug

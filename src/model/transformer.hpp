@@ -26,6 +26,9 @@ public:
   std::size_t most_rows() const override { return kv->format().most_rows(length_); }
   std::size_t truncate(std::size_t length) override;
   Bytes memory_bytes() const override;
+  void swap_out() override { kv->swap_out(); }
+  std::shared_ptr<const KvTransfer> swap_in() override { return kv->swap_in(); }
+  bool swapped() const override { return kv->swapped(); }
 
   void advance(std::size_t tokens);
   /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
@@ -49,6 +52,8 @@ public:
   const GgufFile& file() const override { return file_; }
   std::size_t max_rows() const override { return options_.max_rows; }
   Bytes kv_bytes(std::size_t tokens) const override { return pools_->bytes(tokens); }
+  Bytes free_kv_bytes() const override { return pools_->free_bytes(); }
+  KvSwap* swap() const override { return pools_->swap(); }
   StreamStats stream_stats() const override { return source_.stream_stats(); }
   ExpertStats expert_stats() const override { return source_.expert_stats(); }
   void record_routing(RoutingTrace* trace) override;

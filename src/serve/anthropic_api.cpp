@@ -175,6 +175,7 @@ private:
 HttpResponse anthropic_error(const ApiError& error) {
   std::string type = error.type;
   if (error.status == 404) type = "not_found_error";
+  if (error.status == 429) type = "rate_limit_error";
   if (error.status >= 500) type = error.status == 529 ? "overloaded_error" : "api_error";
   return {error.status, "application/json",
           dump({{"type", "error"}, {"error", {{"type", type}, {"message", error.what()}}}})};
@@ -186,6 +187,7 @@ void anthropic_messages(ServedModel& m, const HttpRequest& request, std::shared_
   r.sampler = m.options.sampler;
   take_sampling(body, r.sampler);
   r.sampler.seed = take_seed(body);
+  take_precedence(body, request, r);
   r.stop = texts_field(body, "stop_sequences", kMostStops);
   const auto most = count_field(body, "max_tokens", 1, kAnyTokens);
   if (!most) bad_field("max_tokens", "'max_tokens' is missing");

@@ -30,6 +30,9 @@ void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> repl
   add("requests_finished_total", "counter", "Requests that were answered.", s.finished);
   add("requests_failed_total", "counter", "Requests that failed.", s.failed);
   add("requests_preempted_total", "counter", "Times that a request gave its memory back.", s.preempted);
+  add("swap_bytes", "gauge", "Bytes of sequences on the disk.", s.swap_used);
+  add("swap_written_bytes_total", "counter", "Bytes that left memory for the disk.", s.swap_written);
+  add("swap_read_bytes_total", "counter", "Bytes that came back.", s.swap_read);
   add("prompt_tokens_total", "counter", "Tokens of prompts that were read.", s.prompt_tokens);
   add("cached_tokens_total", "counter", "Tokens of prompts that were there already.", s.cached_tokens);
   add("generated_tokens_total", "counter", "Tokens that were generated.", s.generated_tokens);
@@ -70,9 +73,7 @@ bool same(std::string_view a, std::string_view b) {
 }
 
 bool has_key(const HttpRequest& request, const std::vector<std::string>& keys) {
-  std::string_view given = request.header("authorization");
-  constexpr std::string_view kBearer = "Bearer ";
-  given = given.starts_with(kBearer) ? given.substr(kBearer.size()) : request.header("x-api-key");
+  const std::string_view given = request.key();
   return keys.empty() ||
          std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return same(key, given); });
 }
@@ -167,6 +168,8 @@ void Api::answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
     reply->send(shape(e));
   } catch (const ContextExceeded& e) {
     reply->send(shape({400, "invalid_request_error", e.what(), "messages", "context_length_exceeded"}));
+  } catch (const TooManyRequests& e) {
+    reply->send(shape({429, "rate_limit_error", e.what(), {}, "rate_limit_exceeded"}));
   } catch (const std::exception& e) {
     log(LogLevel::error, "{} {}: {}", request.method, request.path, e.what());
     reply->send(shape({500, "server_error", e.what()}));

@@ -20,6 +20,12 @@ struct HttpRequest {
       if (key == name) return value;
     return {};
   }
+  /// The key that it names: a bearer token, or x-api-key.
+  std::string_view key() const {
+    constexpr std::string_view kBearer = "Bearer ";
+    const std::string_view given = header("authorization");
+    return given.starts_with(kBearer) ? given.substr(kBearer.size()) : header("x-api-key");
+  }
 };
 
 struct HttpResponse {

@@ -30,7 +30,7 @@ Json details(const ServedModel& m) {
           {"quantization_level", ""}};
 }
 
-ServeRequest request_of(const ServedModel& m, const Json& body) {
+ServeRequest request_of(const ServedModel& m, const HttpRequest& request, const Json& body) {
   ServeRequest r;
   r.sampler = m.options.sampler;
   r.max_tokens = kAnyTokens;
@@ -41,6 +41,7 @@ ServeRequest request_of(const ServedModel& m, const Json& body) {
   if (const auto p = number_field(options, "repeat_penalty", 0.01, 100))
     r.sampler.repetition_penalty = static_cast<float>(*p);
   r.sampler.seed = take_seed(options);
+  take_precedence(body, request, r);
   r.stop = texts_field(options, "stop", kMostStops);
   // Negative: until the end.
   if (const Json& n = field_of(options, "num_predict"); n.is_number_integer() && n > 0)
@@ -157,7 +158,7 @@ void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
 
 void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
-  ServeRequest r = request_of(m, body);
+  ServeRequest r = request_of(m, request, body);
   std::optional<bool> thinking;
   if (field_of(body, "think").is_boolean()) thinking = flag_field(body, "think");
   const Json& tools = field_of(body, "tools");
@@ -167,7 +168,7 @@ void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
 
 void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
-  ServeRequest r = request_of(m, body);
+  ServeRequest r = request_of(m, request, body);
   const std::string prompt = text_field(body, "prompt"), system = text_field(body, "system");
   if (flag_field(body, "raw")) {
     r.prompt = m.encode(prompt, true);

@@ -21,11 +21,12 @@ struct CommonFields {
   bool stream = false, stream_usage = false;
 };
 
-CommonFields common_fields(const ServedModel& model, const Json& body) {
+CommonFields common_fields(const ServedModel& model, const HttpRequest& request, const Json& body) {
   CommonFields f;
   f.request.sampler = model.options.sampler;
   take_sampling(body, f.request.sampler);
   f.request.sampler.seed = take_seed(body);
+  take_precedence(body, request, f.request);
   f.request.stop = texts_field(body, "stop", kMostStops);
   f.request.ignore_end = flag_field(body, "ignore_eos");
   f.choices = count_field(body, "n", 1, kMostChoices).value_or(1);
@@ -316,7 +317,7 @@ void openai_models(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply
 
 void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
-  CommonFields fields = common_fields(m, body);
+  CommonFields fields = common_fields(m, request, body);
   // More than there is room for means as much as there is.
   fields.request.max_tokens = count_field(body, "max_completion_tokens", 1, kAnyTokens)
                                   .value_or(count_field(body, "max_tokens", 1, kAnyTokens).value_or(kAnyTokens));
@@ -342,7 +343,7 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
 
 void openai_completions(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
-  CommonFields fields = common_fields(m, body);
+  CommonFields fields = common_fields(m, request, body);
   fields.request.max_tokens = count_field(body, "max_tokens", 1, kAnyTokens).value_or(16);
   fields.request.logprobs = count_field(body, "logprobs", 0, kMostLogprobs);
   const Json& prompt = field_of(body, "prompt");

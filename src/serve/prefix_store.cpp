@@ -7,9 +7,26 @@
 namespace snug {
 
 void PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
-  nodes_.remove_if([&](const Node& node) { return node.tokens == tokens; });
-  nodes_.push_front({std::move(tokens), std::move(sequence)});
-  if (nodes_.size() > most_) nodes_.pop_back();
+  double uses = 1;
+  nodes_.remove_if([&](const Node& node) {
+    const std::size_t size = node.tokens.size();
+    if (size > tokens.size() || common_prefix(node.tokens, tokens) < size) return false;
+    if (size == tokens.size())
+      uses = std::max(uses, node.uses);
+    else if (node.uses > 1 || sequence->fork()->truncate(size) < size)
+      return false;
+    return true;
+  });
+  nodes_.push_front({std::move(tokens), std::move(sequence), uses});
+  touch(nodes_.begin());
+  if (nodes_.size() <= most_) return;
+  if (!drop_swapped()) drop_next();
+}
+
+void PrefixStore::touch(Place node) {
+  nodes_.splice(nodes_.begin(), nodes_, node);
+  // A token costs about the same bytes and the same time whatever the sequence.
+  node->score = age_ + (eviction_ == Eviction::least_cost ? node->uses : 0);
 }
 
 std::size_t PrefixStore::longest(std::span<const TokenId> tokens) const {
@@ -18,13 +35,26 @@ std::size_t PrefixStore::longest(std::span<const TokenId> tokens) const {
   return std::min(most, tokens.size() - 1);
 }
 
+std::size_t PrefixStore::longest_in_memory(std::span<const TokenId> tokens) {
+  std::size_t most = 0;
+  auto best = nodes_.end();
+  for (auto node = nodes_.begin(); node != nodes_.end(); ++node)
+    if (const std::size_t shared = common_prefix(node->tokens, tokens); shared > most && !node->sequence->swapped())
+      most = shared, best = node;
+  if (best != nodes_.end()) touch(best);
+  return std::min(most, tokens.size() - 1);
+}
+
 std::unique_ptr<Sequence> PrefixStore::find(std::span<const TokenId> tokens) {
   // A sequence may have to go back further than it is asked to: one that shares less may give more.
   tokens = tokens.first(tokens.size() - 1);
-  std::vector<std::pair<std::size_t, std::list<Node>::iterator>> order;
+  std::vector<std::pair<std::size_t, Place>> order;
   for (auto node = nodes_.begin(); node != nodes_.end(); ++node)
     if (const std::size_t shared = common_prefix(node->tokens, tokens); shared > 0) order.emplace_back(shared, node);
-  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  // Of two that give the same, the one in memory.
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first, !a.second->sequence->swapped()) > std::pair(b.first, !b.second->sequence->swapped());
+  });
   std::unique_ptr<Sequence> best;
   auto from = nodes_.end();
   for (const auto& [shared, node] : order) {
@@ -33,14 +63,51 @@ std::unique_ptr<Sequence> PrefixStore::find(std::span<const TokenId> tokens) {
     const std::size_t length = fork->truncate(shared);
     if (length > (best ? best->length() : 0)) best = std::move(fork), from = node;
   }
-  if (from != nodes_.end()) nodes_.splice(nodes_.begin(), nodes_, from);
+  if (from == nodes_.end()) return best;
+  ++from->uses;
+  touch(from);
   return best;
 }
 
-bool PrefixStore::drop_oldest() {
-  if (nodes_.empty()) return false;
-  nodes_.pop_back();
+PrefixStore::Place PrefixStore::least(bool swapped) {
+  auto least = nodes_.end();
+  for (auto node = nodes_.begin(); node != nodes_.end(); ++node)
+    if (node->sequence->swapped() == swapped && (least == nodes_.end() || node->score <= least->score)) least = node;
+  return least;
+}
+
+const Sequence* PrefixStore::next_to_leave() const {
+  const auto node = const_cast<PrefixStore*>(this)->least(false);
+  return node == nodes_.end() ? nullptr : node->sequence.get();
+}
+
+bool PrefixStore::swap_out_next() {
+  const auto node = least(false);
+  if (node == nodes_.end()) return false;
+  age_ = std::max(age_, node->score);
+  node->sequence->swap_out();
+  return node->sequence->swapped();
+}
+
+bool PrefixStore::drop_next() {
+  const auto node = least(false);
+  if (node == nodes_.end()) return false;
+  age_ = std::max(age_, node->score);
+  nodes_.erase(node);
   return true;
+}
+
+bool PrefixStore::drop_swapped() {
+  const auto node = least(true);
+  if (node == nodes_.end()) return false;
+  nodes_.erase(node);
+  return true;
+}
+
+PrefixStore::Node PrefixStore::take_newest() {
+  Node node = std::move(nodes_.front());
+  nodes_.pop_front();
+  return node;
 }
 
 }  // namespace snug

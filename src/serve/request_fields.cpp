@@ -6,6 +6,10 @@
 
 namespace snug {
 
+namespace {
+constexpr int kMostPriority = 1000;
+}
+
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -46,6 +50,17 @@ std::uint64_t take_seed(const Json& body) {
 std::uint64_t random_seed() {
   static std::atomic<std::uint64_t> next{std::random_device{}()};
   return next += 0x9e3779b97f4a7c15u;
+}
+
+void take_precedence(const Json& body, const HttpRequest& request, ServeRequest& into) {
+  into.owner = request.key();
+  if (const Json& priority = field_of(body, "priority"); !priority.is_null()) {
+    if (!priority.is_number_integer() || priority < -kMostPriority || priority > kMostPriority)
+      bad_field("priority", fmt::format("'priority' must be a whole number between -{0} and {0}", kMostPriority));
+    into.priority = priority.get<int>();
+  }
+  if (const auto seconds = number_field(body, "timeout", 0.001, 86400))
+    into.deadline = std::chrono::milliseconds(static_cast<std::int64_t>(*seconds * 1000));
 }
 
 std::string content_text(const Json& content) {

@@ -20,6 +20,9 @@ void take_sampling(const Json& body, SamplerOptions& sampler);
 std::uint64_t take_seed(const Json& body);
 std::uint64_t random_seed();
 
+/// Whose it is (by the key) and how urgent: "priority" (lower comes first, as in vLLM) and "timeout" (seconds).
+void take_precedence(const Json& body, const HttpRequest& request, ServeRequest& into);
+
 /// Content as text: a string, or parts of which each is text.
 std::string content_text(const Json& content);
 /// Messages with a role and text, as templates know them.

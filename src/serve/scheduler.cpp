@@ -3,19 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <set>
 
 #include "base/log.hpp"
 #include "generate/common_prefix.hpp"
 #include "generate/kv_folder.hpp"
-#include "generate/stop_filter.hpp"
+#include "serve/serve_job.hpp"
 
 namespace snug {
 
 namespace {
 
-/// Prefixes shorter than this are read again sooner than waited for.
-constexpr std::size_t kWorthSharing = 32;
 /// Of the last answers, so many say how long the next one may become.
 constexpr std::size_t kLengths = 256;
 constexpr std::size_t kLeastPromptRows = 32;
@@ -43,43 +40,12 @@ ServeToken with_logprobs(std::span<const float> logits, TokenId token, std::size
 
 }  // namespace
 
-struct Scheduler::Job {
-  Job(std::uint64_t number, ServeRequest r, Sink s)
-      : id(number),
-        request(std::move(r)),
-        sink(std::move(s)),
-        sampler(request.sampler),
-        filter(request.stop),
-        history(request.prompt) {}
-
-  std::uint64_t id;
-  ServeRequest request;
-  Sink sink;
-  Sampler sampler;
-  StreamDecoder decoder;
-  StopFilter filter;
-  std::vector<TokenId> history;        ///< the prompt and what was chosen
-  std::unique_ptr<Sequence> sequence;  ///< holds the first of these; null: waits
-  std::set<std::size_t> branches;      ///< lengths at which others leave it
-  ServeEvent event;                    ///< what comes next
-
-  RequestStatus status() const {
-    const std::size_t prompt = request.prompt.size();
-    return {id, !sequence, prompt, std::min(prompt, fed()), generated(), sequence ? sequence->memory_bytes() : 0};
-  }
-  /// Tokens that the sequence holds.
-  std::vector<TokenId> held() const { return {history.begin(), history.begin() + static_cast<std::ptrdiff_t>(fed())}; }
-  std::size_t fed() const { return sequence ? sequence->length() : 0; }
-  std::size_t left() const { return history.size() - fed(); }
-  std::size_t generated() const { return history.size() - request.prompt.size(); }
-};
-
 Scheduler::Scheduler(Model& model, Ledger& ledger, SchedulerOptions options)
     : model_(model),
       ledger_(ledger),
       options_(options),
       context_(options.context ? options.context : model.config().trained_context),
-      prefixes_(options.max_prefixes),
+      prefixes_(options.max_prefixes, options.eviction),
       thread_([this] { run(); }) {}
 
 void Scheduler::stop() {
@@ -107,6 +73,12 @@ std::uint64_t Scheduler::submit(ServeRequest request, Sink sink) {
   {
     const std::lock_guard lock(mutex_);
     if (stop_) fail("the server stops");
+    if (all_under_way_ >= options_.max_waiting + options_.max_batch)
+      fail<TooManyRequests>("{} requests are under way: try again later", all_under_way_);
+    std::size_t& of_owner = under_way_[request.owner];
+    if (options_.max_of_owner > 0 && of_owner >= options_.max_of_owner)
+      fail<TooManyRequests>("{} requests of this key are under way, which is the limit", of_owner);
+    ++of_owner, ++all_under_way_;
     id = next_id_++;
     fresh_.push_back(std::make_shared<Job>(id, std::move(request), std::move(sink)));
   }
@@ -147,34 +119,47 @@ void Scheduler::load_kept() {
 
 void Scheduler::save_kept() {
   std::vector<std::vector<TokenId>> saved;
-  prefixes_.for_each([&](const std::vector<TokenId>& tokens, const Sequence& sequence) {
-    const auto holds = [&](const std::vector<TokenId>& other) { return common_prefix(other, tokens) == tokens.size(); };
-    if (saved.size() >= kMostSaved || std::any_of(saved.begin(), saved.end(), holds)) return;
+  KvSwap* const swap = model_.swap();
+  while (prefixes_.size() > 0 && saved.size() < kMostSaved) {
+    const PrefixStore::Node node = prefixes_.take_newest();
+    const auto holds = [&](const std::vector<TokenId>& other) {
+      return common_prefix(other, node.tokens) == node.tokens.size();
+    };
+    if (std::any_of(saved.begin(), saved.end(), holds)) continue;
     try {
-      save_to_folder(options_.kv_folder, model_, sequence, tokens);
-      saved.push_back(tokens);
+      if (node.sequence->swapped()) {
+        const auto transfer = node.sequence->swap_in();
+        while (!transfer->done()) swap->wait(), swap->collect();
+        if (!transfer->error().empty()) fail<IoError>("{}", transfer->error());
+      }
+      save_to_folder(options_.kv_folder, model_, *node.sequence, node.tokens);
+      saved.push_back(node.tokens);
     } catch (const Error& e) {
       log(LogLevel::error, "{}", e.what());
     }
-  });
+  }
 }
 
 void Scheduler::run() {
   if (!options_.kv_folder.empty()) load_kept();
   while (true) {
     publish();
+    if (idle() && model_.swap())
+      while (model_.swap()->wait()) model_.swap()->collect();
     {
       std::unique_lock lock(mutex_);
-      if (waiting_.empty() && running_.empty())
-        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
+      if (idle()) wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
       if (stop_) break;
     }
     take_new();
+    check_deadlines();
     admit();
+    look_ahead();
     if (!running_.empty()) step();
   }
   take_new();
-  while (!running_.empty()) finish(JobPtr(running_.front()), {}, "the server stops");
+  for (auto* jobs : {&running_, &coming_})
+    while (!jobs->empty()) finish(JobPtr(jobs->front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
   if (!options_.kv_folder.empty()) save_kept();
 }
@@ -182,14 +167,18 @@ void Scheduler::run() {
 void Scheduler::publish() {
   // Memory of sequences is added up page by page: not for every token.
   const Time now = std::chrono::steady_clock::now();
-  const bool idle = running_.empty() && waiting_.empty();
   std::vector<RequestStatus> requests;
-  if (!idle && now - published_ < kPublish) return;
+  if (!idle() && now - published_ < kPublish) return;
   published_ = now;
-  for (const JobPtr& job : running_) requests.push_back(job->status());
-  for (const JobPtr& job : waiting_) requests.push_back(job->status());
+  for (const JobPtr& job : running_) requests.push_back(job->status(false));
+  for (const JobPtr& job : coming_) requests.push_back(job->status(true));
+  for (const JobPtr& job : waiting_) requests.push_back(job->status(true));
   const std::lock_guard lock(mutex_);
-  stats_.waiting = waiting_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
+  if (const KvSwap* swap = model_.swap()) {
+    stats_.swap_used = swap->used_bytes();
+    stats_.swap_written = swap->stats().written, stats_.swap_read = swap->stats().read;
+  }
+  stats_.waiting = waiting_.size() + coming_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
   stats_.requests = std::move(requests);
 }
 
@@ -200,12 +189,6 @@ void Scheduler::note(std::string what) {
   if (stats_.events.size() > kEvents) stats_.events.pop_back();
 }
 
-bool Scheduler::drop_prefix() {
-  if (!prefixes_.drop_oldest()) return false;
-  note("a kept beginning was given up: no room in the budget");
-  return true;
-}
-
 void Scheduler::take_new() {
   std::vector<JobPtr> fresh;
   std::vector<std::uint64_t> cancelled;
@@ -214,93 +197,22 @@ void Scheduler::take_new() {
     fresh.swap(fresh_);
     cancelled.swap(cancelled_);
   }
-  waiting_.insert(waiting_.end(), fresh.begin(), fresh.end());
-  for (const std::uint64_t id : cancelled) {
-    const auto is = [id](const JobPtr& job) { return job->id == id; };
-    if (const auto job = std::find_if(running_.begin(), running_.end(), is); job != running_.end())
-      finish(JobPtr(*job), StopReason::cancelled);
-    else if (const auto other = std::find_if(waiting_.begin(), waiting_.end(), is); other != waiting_.end())
-      finish(JobPtr(*other), StopReason::cancelled);
+  for (const JobPtr& job : fresh) {
+    welcome(job->request.owner);
+    job->place = ++places_;
+    waiting_.push_back(job);
   }
+  for (const std::uint64_t id : cancelled)
+    if (const JobPtr job = find([id](const Job& j) { return j.id == id; })) finish(job, StopReason::cancelled);
 }
 
-std::size_t Scheduler::expected_tokens(const Job& job) const {
-  std::size_t answer = job.request.max_tokens;
-  // As long as nine of ten of the last ones, or twice what it has become already.
-  if (lengths_.size() >= kLengths / 8) {
-    std::vector<std::size_t> sorted(lengths_.begin(), lengths_.end());
-    const auto at = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 9 / 10);
-    std::nth_element(sorted.begin(), at, sorted.end());
-    answer = std::min(answer, std::max(*at, 2 * job.generated()));
-  }
-  return std::min(context_, job.request.prompt.size() + answer);
-}
-
-bool Scheduler::has_room(const Job& job) const {
-  const LedgerReport report = ledger_.report();
-  if (report.limit == Ledger::kUnlimited) return true;
-  const auto grows = [&](const Job& j) {
-    const Bytes then = model_.kv_bytes(expected_tokens(j)), now = model_.kv_bytes(j.fed());
-    return then > now ? then - now : 0;
+void Scheduler::check_deadlines() {
+  const Time now = std::chrono::steady_clock::now();
+  const auto late = [now](const Job& j) {
+    return j.request.deadline.count() > 0 && now - j.arrived > j.request.deadline;
   };
-  Bytes wanted = grows(job);
-  for (const JobPtr& other : running_) wanted += grows(*other);
-  return report.used + wanted <= report.limit;
-}
-
-bool Scheduler::waits_for_prefix(const Job& job) {
-  const std::size_t there = prefixes_.longest(job.history);
-  for (const JobPtr& other : running_) {
-    const std::size_t common = std::min(common_prefix(other->history, job.history), job.history.size() - 1);
-    // At a prompt's end its sequence is kept anyhow.
-    if (common < there + kWorthSharing || other->fed() >= common) continue;
-    if (common < other->history.size()) other->branches.insert(common);
-    return true;
-  }
-  return false;
-}
-
-std::unique_ptr<Sequence> Scheduler::beginning_of(const Job& job) {
-  auto best = prefixes_.find(job.history);
-  for (const JobPtr& other : running_) {
-    const std::size_t common =
-        std::min({common_prefix(other->history, job.history), job.history.size() - 1, other->fed()});
-    if (common < (best ? best->length() : 0) + kWorthSharing) continue;
-    auto fork = other->sequence->fork();
-    if (fork->truncate(common) > (best ? best->length() : 0)) best = std::move(fork);
-  }
-  return best ? std::move(best) : model_.new_sequence(context_);
-}
-
-void Scheduler::admit() {
-  if (full_ && !running_.empty()) return;
-  full_ = false;
-  for (std::size_t i = 0; i < waiting_.size() && running_.size() < options_.max_batch;) {
-    const JobPtr job = waiting_[i];
-    if (waits_for_prefix(*job)) {
-      ++i;
-      continue;
-    }
-    try {
-      job->sequence = beginning_of(*job);
-      while (!has_room(*job) && drop_prefix()) {
-      }
-      if (!running_.empty() && !has_room(*job)) {
-        job->sequence = nullptr;
-        return;  // nobody overtakes
-      }
-    } catch (const OutOfBudget& e) {
-      job->sequence = nullptr;
-      if (drop_prefix()) continue;
-      if (!running_.empty()) return;
-      finish(job, {}, e.what());
-      continue;
-    }
-    if (job->generated() == 0) job->event.usage.cached_tokens = job->fed();
-    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
-    const auto place = std::find_if(running_.begin(), running_.end(), [&](const JobPtr& o) { return o->id > job->id; });
-    running_.insert(place, job);
-  }
+  while (const JobPtr job = find(late))
+    finish(job, {}, fmt::format("it was not done within {} ms", job->request.deadline.count()));
 }
 
 std::size_t Scheduler::prompt_rows(std::size_t decoding) const {
@@ -362,6 +274,7 @@ void Scheduler::step() {
 }
 
 void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float> logits) {
+  charge(*job, rows);
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
   if (read_prompt || job->branches.contains(job->fed())) {
     try {
@@ -398,6 +311,7 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
     else if (job->history.size() >= context_)
       reason = StopReason::context_full;
   }
+  ++job->turn;
   if (reason) return finish(job, reason);
   if (event.text.empty()) return;
   event.usage.prompt_tokens = job->request.prompt.size();
@@ -415,19 +329,6 @@ void Scheduler::choose_token(Job& job, std::span<float> logits) {
   if (constraint && !model_.tokenizer().is_end(token)) constraint->take(token);
 }
 
-void Scheduler::make_room() {
-  if (drop_prefix()) return;
-  const JobPtr last = running_.back();
-  if (running_.size() == 1) return finish(last, {}, "the memory that is left is too small for this request");
-  running_.pop_back();
-  last->sequence = nullptr;
-  waiting_.push_front(last);
-  full_ = true;
-  note(fmt::format("request {} gave its memory back and waits: no room in the budget", last->id));
-  const std::lock_guard lock(mutex_);
-  ++stats_.preempted;
-}
-
 void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std::string error) {
   ServeEvent& event = job->event;
   if (reason != StopReason::stop_string) event.text += job->filter.push(job->decoder.finish());
@@ -437,11 +338,13 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   if (reason == StopReason::stop_string) event.stop = job->filter.found;
   event.error = std::move(error);
   event.usage.prompt_tokens = job->request.prompt.size();
-  if (job->sequence && job->fed() > 0 && event.error.empty()) {
+  // What is on its way is not worth the wait.
+  if (job->sequence && job->fed() > 0 && event.error.empty() && !job->coming) {
     std::vector<TokenId> held = job->held();  // before the sequence moves
     prefixes_.add(std::move(held), std::move(job->sequence));
   }
   std::erase(running_, job);
+  std::erase(coming_, job);
   std::erase(waiting_, job);
   full_ = false;
   if (reason && *reason != StopReason::cancelled) {
@@ -451,6 +354,8 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   {
     const std::lock_guard lock(mutex_);
     ++(reason ? stats_.finished : stats_.failed);
+    --all_under_way_;
+    if (const auto owner = under_way_.find(job->request.owner); --owner->second == 0) under_way_.erase(owner);
     stats_.generated_tokens += event.usage.generated_tokens;
   }
   job->sink(event);

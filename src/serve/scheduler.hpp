@@ -1,12 +1,17 @@
 #pragma once
 /// Many requests on one model: continuous batching (Orca; prompts in chunks between decodes, as in Sarathi-Serve), with
-/// the ledger deciding who is let in.
+/// the ledger deciding who is let in, for an answer as long as answers were (S3, arXiv 2306.06000). Who gives way leaves
+/// memory for the disk (FastSwitch, arXiv 2411.18424), and so does what is kept between requests (Pensieve, arXiv
+/// 2312.05516).
+///
+/// scheduler.cpp: the thread and its steps; scheduler_admission.cpp: who is let in, and who gives way.
 
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -28,6 +33,9 @@ struct ServeRequest {
   bool ignore_end = false;
   std::optional<std::size_t> logprobs;     ///< of each token, beside so many of the likeliest
   std::shared_ptr<Constraint> constraint;  ///< what the answer must follow, its own; null: nothing
+  int priority = 0;                        ///< those of a lower one come first, and may take others' memory
+  std::string owner;                       ///< whose it is: owners get equal shares
+  std::chrono::milliseconds deadline{0};   ///< it fails when it takes longer; 0: it may take any time
 };
 
 struct TokenLogprob {
@@ -64,10 +72,21 @@ public:
   using Error::Error;
 };
 
+/// An owner, or all together, have too many requests under way.
+class TooManyRequests : public Error {
+public:
+  using Error::Error;
+};
+
 struct SchedulerOptions {
   std::size_t context = 0;                   ///< of each sequence; 0: what the model was trained for
   std::size_t max_batch = 64;                ///< sequences at work at a time
   std::size_t max_prefixes = 256;            ///< sequences that are kept
+  Eviction eviction = Eviction::least_cost;  ///< which of them go first
+  std::size_t max_waiting = 4096;            ///< further requests are turned away
+  std::size_t max_of_owner = 0;              ///< requests of an owner that are under way; 0: any number
+  bool reserve_longest = false;              ///< room is kept for the longest answer that a request allows
+  std::size_t turn = 0;                      ///< tokens, then one gives way to who waits; 0: only when it must
   std::string kv_folder{};                   ///< where they are kept from one run to the next; "": nowhere
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
 };
@@ -75,7 +94,7 @@ struct SchedulerOptions {
 /// One that waits or is at work.
 struct RequestStatus {
   std::uint64_t id;
-  bool waits;
+  bool waits, swapped;
   std::size_t prompt, read, written;  ///< tokens; read: of the prompt
   Bytes bytes;                        ///< of its sequence, shared pages too
 };
@@ -88,6 +107,7 @@ struct SchedulerEvent {
 struct SchedulerStats {
   std::size_t waiting = 0, running = 0, prefixes = 0;
   std::uint64_t finished = 0, failed = 0, preempted = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  Bytes swap_used = 0, swap_written = 0, swap_read = 0;  ///< of the disk
   double busy_seconds = 0;  ///< in forward()
   std::vector<RequestStatus> requests;
   std::deque<SchedulerEvent> events;  ///< the last ones, the newest first
@@ -123,23 +143,59 @@ private:
   void load_kept();
   void save_kept();
   void take_new();
-  void admit();
-  /// Of a waiting request: whether another's prompt is being read up to where the two part.
-  bool waits_for_prefix(const Job& job);
-  /// What is there of it already, else an empty sequence.
-  std::unique_ptr<Sequence> beginning_of(const Job& job);
-  bool has_room(const Job& job) const;
+  void check_deadlines();
   void step();
   /// Rows of prompts beside `decoding` rows.
   std::size_t prompt_rows(std::size_t decoding) const;
   void after_step(const JobPtr& job, std::size_t rows, std::span<float> logits);
   void choose_token(Job& job, std::span<float> logits);
-  void make_room();
   void note(std::string what);
-  bool drop_prefix();
   void publish();
   void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
+  /// One under way; null: none is like that.
+  template <class F>
+  JobPtr find(F&& is) const {
+    for (const auto* jobs : {&running_, &coming_})
+      for (const JobPtr& job : *jobs)
+        if (is(*job)) return job;
+    for (const JobPtr& job : waiting_)
+      if (is(*job)) return job;
+    return nullptr;
+  }
+  bool idle() const { return waiting_.empty() && coming_.empty() && running_.empty(); }
+
+  // Of scheduler_admission.cpp.
+  void admit();
+  /// Whether one that waits may begin: its sequence is in memory then, or comes.
+  bool begin(const JobPtr& job);
+  /// Those that were read back go on.
+  void take_arrived();
+  void start(const JobPtr& job);
+  /// Those that wait, in the order in which they are let in.
+  void sort_waiting();
+  /// Of a waiting request: whether another's prompt is being read up to where the two part.
+  bool waits_for_prefix(const Job& job);
+  /// What is there of it already, else an empty sequence.
+  std::unique_ptr<Sequence> beginning_of(const Job& job);
   std::size_t expected_tokens(const Job& job) const;
+  /// Bytes that are free, will be soon, or could be had from what is kept.
+  Bytes free_bytes() const;
+  /// For this one to grow as expected beside those at work, when `held` of its tokens are in memory.
+  bool has_room(const Job& job, std::size_t held) const;
+  /// Its turn is over, or its priority lower than the other's: it leaves for the other.
+  bool make_way_for(const Job& job);
+  void give_way(const JobPtr& job, const char* why);
+  /// Before memory is short: pages leave while others go on.
+  void look_ahead();
+  JobPtr last_come() const;
+  /// A step found no room.
+  void make_room();
+  /// A kept sequence leaves memory. Returns false when there is none.
+  bool shed_prefix();
+  bool fits_on_disk(const Sequence& sequence);
+  void charge(const Job& job, std::size_t tokens);
+  /// An owner who comes anew has no credit for the time before.
+  void welcome(const std::string& owner);
 
   Model& model_;
   Ledger& ledger_;
@@ -148,9 +204,12 @@ private:
 
   // Of the scheduler's thread.
   std::deque<JobPtr> waiting_;
+  std::vector<JobPtr> coming_;   ///< their sequences are being read back
   std::vector<JobPtr> running_;  ///< by arrival
   bool full_ = false;            ///< one had to give way: nobody comes in before another has finished
   PrefixStore prefixes_;
+  std::map<std::string, double> served_;  ///< tokens of each owner (VTC, arXiv 2401.00588)
+  std::uint64_t places_ = 0;              ///< in the order of those that wait
   std::vector<float> logits_;
   double row_seconds_ = 0;           ///< what a row of a prompt takes
   std::deque<std::size_t> lengths_;  ///< of the last answers
@@ -160,6 +219,8 @@ private:
   std::condition_variable wake_;
   std::vector<JobPtr> fresh_;
   std::vector<std::uint64_t> cancelled_;
+  std::map<std::string, std::size_t> under_way_;  ///< requests of each owner
+  std::size_t all_under_way_ = 0;
   std::uint64_t next_id_ = 1;
   bool stop_ = false;
   SchedulerStats stats_;

@@ -16,7 +16,8 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
   for (const RequestStatus& r : s.requests) {
     running += r.bytes;
     requests.push_back({{"id", r.id},
-                        {"state", r.waits             ? "waits"
+                        {"state", r.swapped           ? "on disk"
+                                  : r.waits           ? "waits"
                                   : r.read < r.prompt ? "reads"
                                                       : "writes"},
                         {"prompt", r.prompt},
@@ -36,6 +37,7 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                              {"most", std::max(m.options.most_budget, l.used)},
                              {"memory", std::move(memory)},
                              {"kv_running", running},
+                             {"swap", {{"used", s.swap_used}, {"written", s.swap_written}, {"read", s.swap_read}}},
                              {"waiting", s.waiting},
                              {"running", s.running},
                              {"prefixes", s.prefixes},
