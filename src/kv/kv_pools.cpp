@@ -7,8 +7,7 @@
 
 namespace snug {
 
-KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill,
-                 KvSwapOptions swap)
+KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, KvSpillOptions spill, KvSwapOptions swap)
     : ledger_(ledger), shapes_(std::move(shapes)), format_(std::move(format)), spill_options_(spill) {
   Bytes tables = 0;
   for (const KvFormat* f = &format_; f && f->coded(); f = f->cold.get())

@@ -83,9 +83,9 @@ void KvSwap::start(std::shared_ptr<KvTransfer> transfer) {
   {
     const std::lock_guard lock(mutex_);
     // A sequence that waits for its pages waits for nothing else.
-    const auto place = transfer->reads_ ? std::find_if(queue_.begin(), queue_.end(),
-                                                       [](const auto& other) { return !other->reads_; })
-                                        : queue_.end();
+    const auto place =
+        transfer->reads_ ? std::find_if(queue_.begin(), queue_.end(), [](const auto& other) { return !other->reads_; })
+                         : queue_.end();
     queue_.insert(place, transfer);
   }
   wake_.notify_one();
@@ -102,6 +102,9 @@ void KvSwap::collect() {
         transfer->pages_[i].set_copy(transfer->copies_[i]);
       if (!transfer->reads_ && failed) keep(std::move(transfer->pages_[i]), *transfer->copies_[i]);
     }
+    // Here, whoever holds the transfer still: pages are the owner's thread's.
+    transfer->pages_.clear();
+    transfer->copies_.clear();
     return true;
   });
 }

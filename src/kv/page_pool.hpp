@@ -20,8 +20,8 @@ struct PageCopy;
 struct PageSlab {
   PagePool* pool;
   Buffer memory;
-  std::vector<std::uint32_t> references;  ///< to each page
-  std::vector<std::uint32_t> free;        ///< pages
+  std::vector<std::uint32_t> references;          ///< to each page
+  std::vector<std::uint32_t> free;                ///< pages
   std::vector<std::shared_ptr<PageCopy>> copies;  ///< of each page, once there is one
 
   std::size_t index(const std::byte* page) const;

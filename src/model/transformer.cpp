@@ -136,8 +136,8 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
     const auto known = config_.kv_model(file_.path(), fingerprint());
     format = options_.kv_format ? options_.kv_format(known) : make_kv_format(options_.kv, known);
   }
-  pools_ = std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format), options_.kv_spill,
-                                     options_.kv_swap);
+  pools_ =
+      std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format), options_.kv_spill, options_.kv_swap);
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
   attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), pools_->format().coded());
   a_->allocate(ledger);

@@ -1,6 +1,7 @@
 #pragma once
 /// Sequences that are kept for requests that begin alike, in memory and on the disk. Pages are shared with whoever
-/// forked from them, so what a node costs is what no other has; together they are a tree whose nodes nobody had to link.
+/// forked from them, so what a node costs is what no other has; together they are a tree whose nodes nobody had to
+/// link.
 
 #include <list>
 #include <memory>
@@ -24,8 +25,8 @@ public:
   /// Keeps a sequence that holds these tokens; what it makes needless goes (the same tokens, or its own beginning that
   /// nobody else used), and so does another when there are too many.
   void add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
-  /// A fork of what shares most with `tokens`, of at most all of them but the last; it may be swapped out. Null: nothing
-  /// shares anything. Throws OutOfBudget.
+  /// A fork of what shares most with `tokens`, of at most all of them but the last; it may be swapped out. Null:
+  /// nothing shares anything. Throws OutOfBudget.
   std::unique_ptr<Sequence> find(std::span<const TokenId> tokens);
   /// Tokens that find() would give.
   std::size_t longest(std::span<const TokenId> tokens) const;

@@ -178,7 +178,8 @@ void Scheduler::publish() {
     stats_.swap_used = swap->used_bytes();
     stats_.swap_written = swap->stats().written, stats_.swap_read = swap->stats().read;
   }
-  stats_.waiting = waiting_.size() + coming_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
+  stats_.waiting = waiting_.size() + coming_.size(), stats_.running = running_.size(),
+  stats_.prefixes = prefixes_.size();
   stats_.requests = std::move(requests);
 }
 

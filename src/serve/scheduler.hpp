@@ -1,8 +1,8 @@
 #pragma once
 /// Many requests on one model: continuous batching (Orca; prompts in chunks between decodes, as in Sarathi-Serve), with
-/// the ledger deciding who is let in, for an answer as long as answers were (S3, arXiv 2306.06000). Who gives way leaves
-/// memory for the disk (FastSwitch, arXiv 2411.18424), and so does what is kept between requests (Pensieve, arXiv
-/// 2312.05516).
+/// the ledger deciding who is let in, for an answer as long as answers were (S3, arXiv 2306.06000). Who gives way
+/// leaves memory for the disk (FastSwitch, arXiv 2411.18424), and so does what is kept between requests (Pensieve,
+/// arXiv 2312.05516).
 ///
 /// scheduler.cpp: the thread and its steps; scheduler_admission.cpp: who is let in, and who gives way.
 
@@ -108,7 +108,7 @@ struct SchedulerStats {
   std::size_t waiting = 0, running = 0, prefixes = 0;
   std::uint64_t finished = 0, failed = 0, preempted = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   Bytes swap_used = 0, swap_written = 0, swap_read = 0;  ///< of the disk
-  double busy_seconds = 0;  ///< in forward()
+  double busy_seconds = 0;                               ///< in forward()
   std::vector<RequestStatus> requests;
   std::deque<SchedulerEvent> events;  ///< the last ones, the newest first
 };

@@ -35,8 +35,7 @@ struct Scheduler::Job {
   RequestStatus status(bool waits) const {
     const std::size_t prompt = request.prompt.size();
     const bool swapped = sequence && sequence->swapped();
-    return {id,          waits, swapped, prompt, std::min(prompt, fed()),
-            generated(), sequence ? sequence->memory_bytes() : 0};
+    return {id, waits, swapped, prompt, std::min(prompt, fed()), generated(), sequence ? sequence->memory_bytes() : 0};
   }
   /// Tokens that the sequence holds.
   std::vector<TokenId> held() const { return {history.begin(), history.begin() + static_cast<std::ptrdiff_t>(fed())}; }

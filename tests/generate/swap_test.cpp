@@ -96,6 +96,7 @@ TEST(SwapTest, ForksShareWhatLeavesAndWhatComesBack) {
   const Bytes written = engine.model.swap()->stats().written, used = engine.kv_used();
   const auto third = first->fork();
   engine.out(*second);
+  EXPECT_EQ(second->memory_bytes(), 0u);
   EXPECT_EQ(engine.model.swap()->stats().written, written);
   EXPECT_LT(engine.kv_used(), used);
   engine.in(*third);
@@ -106,6 +107,26 @@ TEST(SwapTest, ForksShareWhatLeavesAndWhatComesBack) {
   const auto other = expected->fork();
   EXPECT_EQ(engine.after(*first, 40), plain.after(*expected, 40));
   EXPECT_EQ(engine.after(*third, 70), plain.after(*other, 70));
+}
+
+TEST(SwapTest, ABeginningThatOthersKeepLeavesToo) {
+  for (const std::string& name : kv_names()) {
+    SCOPED_TRACE(name);
+    const auto run = [&](bool swap) {
+      SwapEngine engine(name);
+      const auto sequence = engine.read(some_tokens(200)), other = sequence->fork();
+      std::vector<std::vector<float>> results;
+      for (int round = 0; round < 5; ++round) {
+        results.push_back(engine.after(*sequence, 30));
+        if (!swap) continue;
+        engine.out(*sequence);
+        if (round == 1) engine.out(*other);
+        engine.in(*sequence);
+      }
+      return results;
+    };
+    EXPECT_EQ(run(true), run(false));
+  }
 }
 
 TEST(SwapTest, AShorterBeginningComesBackWithoutTheRest) {
@@ -122,7 +143,8 @@ TEST(SwapTest, AShorterBeginningComesBackWithoutTheRest) {
 }
 
 TEST(SwapTest, WithoutRoomItStaysOnTheDisk) {
-  SwapEngine engine("", {.space = kGiB}, {.layers = 12, .context = 2048}), plain("", {}, {.layers = 12, .context = 2048});
+  SwapEngine engine("", {.space = kGiB}, {.layers = 12, .context = 2048}),
+      plain("", {}, {.layers = 12, .context = 2048});
   const auto sequence = engine.read(some_tokens(1500));
   engine.out(*sequence);
   engine.ledger.set_limit(engine.ledger.report().used + 2 * kMiB);

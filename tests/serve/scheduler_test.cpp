@@ -61,10 +61,15 @@ class ServeTest : public ::testing::TestWithParam<std::string_view> {
 protected:
   struct Server {
     /// `spare`: bytes beside what the loaded model takes.
-    explicit Server(std::string_view kv, Bytes spare = Ledger::kUnlimited, std::uint32_t layers = 2)
-        : engine({.layers = layers, .context = 1024}, {.max_rows = 64, .context = 1024}, 2, kv),
+    explicit Server(std::string_view kv, Bytes spare = Ledger::kUnlimited, std::uint32_t layers = 2,
+                    KvSwapOptions swap = {}, SchedulerOptions options = {})
+        : engine({.layers = layers, .context = 1024}, {.max_rows = 64, .context = 1024, .kv_swap = swap}, 2, kv),
           limit(spare == Ledger::kUnlimited ? spare : engine.ledger.report().used + spare),
-          scheduler(engine.model, limited(), {.context = 1024}) {}
+          scheduler(engine.model, limited(), with_context(options)) {}
+    static SchedulerOptions with_context(SchedulerOptions options) {
+      options.context = 1024;
+      return options;
+    }
     Ledger& limited() {
       engine.ledger.set_limit(limit);
       return engine.ledger;
@@ -105,8 +110,6 @@ TEST_P(ServeTest, AnAnswerIsTheSameAloneInABatchAndFromAWarmPrefix) {
   for (const ServeRequest& request : requests) own += request.prompt.size() - 300;
   EXPECT_LE(server.scheduler.stats().prompt_tokens, own + 2 * requests.size());
 }
-
-INSTANTIATE_TEST_SUITE_P(Kv, ServeTest, ::testing::Values("bf16", "kivi-2", "q8,cq-1@256"));
 
 TEST_F(ServeTest, TheNextTurnFindsTheAnswerToo) {
   Server server("");
@@ -180,6 +183,94 @@ TEST_F(ServeTest, WhoWasExpectedToWriteLessGivesWay) {
   EXPECT_GT(server.scheduler.stats().preempted, 0u);
 }
 
+TEST_P(ServeTest, WhoGoesToTheDiskComesBackWithTheSameAnswer) {
+  // Turns of a few tokens: each is swapped out and in again and again.
+  std::vector<ServeRequest> requests;
+  std::vector<std::vector<TokenId>> expected;
+  for (int i = 0; i < 5; ++i) {
+    requests.push_back(request_of(prompt_of(i, 100, 100), 90));
+    expected.push_back(alone(GetParam(), requests.back(), kLayers));
+  }
+  const KvSwapOptions by_page{.space = kGiB, .group = 0, .background = false, .keep_copies = false};
+  for (const KvSwapOptions& swap :
+       {KvSwapOptions{.space = kGiB}, by_page, KvSwapOptions{.space = 3 * kMiB}, KvSwapOptions{}}) {
+    Server server(GetParam(), 2 * kv_bytes(300) + kMiB, kLayers, swap, {.turn = 30});
+    std::vector<std::unique_ptr<Pending>> pending;
+    for (const ServeRequest& request : requests)
+      pending.push_back(std::make_unique<Pending>(server.scheduler, request));
+    for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(pending[i]->get().tokens, expected[i]) << i;
+    const SchedulerStats stats = server.scheduler.stats();
+    EXPECT_GT(stats.preempted, 0u);
+    EXPECT_LE(server.engine.ledger.report().peak, server.limit);
+    // With room on the disk nothing is read twice.
+    EXPECT_LE(stats.prompt_tokens, swap.space == kGiB ? 100 + 5 * 101u : 1'000'000u);
+  }
+}
+
+TEST_F(ServeTest, WhatIsKeptGoesToTheDiskAndComesBack) {
+  const Bytes one = kv_bytes(400);
+  for (const Eviction eviction : {Eviction::least_recent, Eviction::least_cost}) {
+    Server server("", 5 * one / 2, kLayers, {.space = kGiB}, {.eviction = eviction});
+    for (int round = 0; round < 2; ++round)
+      for (int i = 0; i < 6; ++i) {
+        const ServeRequest request = request_of(prompt_of(i, 0, 350), 20);
+        const Result result = Pending(server.scheduler, request).get();
+        EXPECT_EQ(result.tokens, alone("", request, kLayers)) << i;
+        EXPECT_EQ(result.last.usage.cached_tokens, round == 0 ? 0u : request.prompt.size() - 1) << i;
+      }
+  }
+}
+
+TEST_F(ServeTest, LowerPrioritiesComeFirstAndOwnersGetEqualShares) {
+  Server server("", Ledger::kUnlimited, 2, {}, {.max_batch = 1});
+  std::vector<std::string> order;
+  std::mutex mutex;
+  std::vector<std::future<void>> done;
+  const auto submit = [&](const std::string& name, ServeRequest request) {
+    auto finished = std::make_shared<std::promise<void>>();
+    done.push_back(finished->get_future());
+    server.scheduler.submit(std::move(request), [&, name, finished](const ServeEvent& event) {
+      if (!event.last()) return;
+      const std::lock_guard lock(mutex);
+      order.push_back(name);
+      finished->set_value();
+    });
+  };
+  const auto of = [](int i, const std::string& owner, int priority) {
+    ServeRequest request = request_of(prompt_of(i, 0, 50), 40);
+    request.owner = owner, request.priority = priority;
+    return request;
+  };
+  ServeRequest long_one = of(0, "a", 0);
+  long_one.max_tokens = 500;
+  submit("first", std::move(long_one));
+  while (server.scheduler.stats().busy_seconds == 0) std::this_thread::yield();
+  for (int i = 1; i <= 3; ++i) submit("a", of(i, "a", 0));
+  submit("b", of(4, "b", 0));
+  submit("late", of(5, "a", 5));
+  submit("urgent", of(6, "a", -1));
+  for (auto& d : done) d.get();
+  // The urgent one takes the place of the first, and the owner who had nothing comes before the other's next ones.
+  EXPECT_EQ(order.front(), "urgent");
+  EXPECT_EQ(order.back(), "late");
+  EXPECT_LT(std::find(order.begin(), order.end(), "b") - order.begin(), 3);
+}
+
+TEST_F(ServeTest, LimitsAndDeadlines) {
+  Server server("", Ledger::kUnlimited, kLayers, {}, {.max_batch = 1, .max_waiting = 3, .max_of_owner = 2});
+  ServeRequest request = request_of(some_tokens(10), 100'000);
+  request.owner = "a";
+  request.deadline = std::chrono::milliseconds(20);
+  Pending one(server.scheduler, request), two(server.scheduler, request);
+  EXPECT_THROW(Pending(server.scheduler, request), TooManyRequests);
+  request.owner = "b";
+  Pending three(server.scheduler, request), four(server.scheduler, request);
+  request.owner = "c";
+  EXPECT_THROW(Pending(server.scheduler, request), TooManyRequests);
+  for (Pending* pending : {&one, &two, &three, &four}) EXPECT_NE(pending->get().last.error, "");
+  EXPECT_EQ(Pending(server.scheduler, request_of(some_tokens(10), 3)).get().tokens.size(), 3u);
+}
+
 TEST_F(ServeTest, RequestsEnd) {
   Server server("");
   EXPECT_THROW(server.scheduler.submit(request_of(some_tokens(1024), 5), [](const ServeEvent&) {}), ContextExceeded);
@@ -218,6 +309,8 @@ TEST_F(ServeTest, StopStringsAndLogprobs) {
     EXPECT_LE(token.top[0].logprob, 0);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Kv, ServeTest, ::testing::Values("bf16", "kivi-2", "q8,cq-1@256"));
 
 }  // namespace
 }  // namespace snug
