@@ -97,6 +97,7 @@ void run_bench_serve(const Options& o) {
   if (o.json) {
     const nlohmann::ordered_json json = {
         {"kind", o.load.kind},
+        {"requests", results.size()},
         {"answered", f.answered},
         {"failed", f.failed},
         {"error", f.error},
@@ -134,7 +135,7 @@ void add_bench_serve(CLI::App& app) {
   command->add_option("URL", o.target.url, "its address, up to and with /v1")->capture_default_str();
   add_option(*command, "--model", o.target.model, "name of the model to ask for")->capture_default_str();
   add_option(*command, "--key", o.target.key, "API key");
-  command->add_option("--kind", o.load.kind, "shared-prefix, multi-turn or mixed-lengths")
+  command->add_option("--kind", o.load.kind, "shared-prefix, own-prefix, multi-turn or mixed-lengths")
       ->check(CLI::IsMember(load_kinds()))
       ->capture_default_str();
   command->add_option("--users", o.load.conversations, "conversations")
@@ -143,11 +144,18 @@ void add_bench_serve(CLI::App& app) {
   command->add_option("--rate", o.load.rate, "of them begin per second, at random; 0: all at once")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  command->add_option("--prompt-words", o.load.prompt_words, "of the shared system prompt, or of the longest prompt")
+  command
+      ->add_option("--prompt-words", o.load.prompt_words,
+                   "of the system prompt, of all turns, or of the longest prompt")
       ->capture_default_str();
   command->add_option("--max-tokens", o.load.max_tokens, "of an answer")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
+  command->add_option("--turns", o.load.turns, "of a conversation")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--think", o.load.think_seconds, "seconds between them, on average")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  command->add_option("--stop", o.target.stop, "text that ends an answer (may be given several times)");
   command->add_flag("--ignore-eos", o.target.ignore_end, "ask for answers of full length");
   command->add_option("--seed", o.load.seed, "the same seed asks the same")->capture_default_str();
   command->add_option("--deadline", o.deadline, "seconds to the first token that count as in time")

@@ -84,6 +84,7 @@ CURL* start_turn(Talk& talk, const LoadTarget& target, const Headers& headers) {
                          {"stream", true},
                          {"stream_options", {{"include_usage", true}}}};
   if (target.ignore_end) body["ignore_eos"] = true;
+  if (!target.stop.empty()) body["stop"] = target.stop;
   talk.body = body.dump();
   talk.pending.clear(), talk.raw.clear(), talk.answer.clear();
   talk.result = {};

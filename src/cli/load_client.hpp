@@ -12,6 +12,7 @@ struct LoadTarget {
   std::string url = "http://127.0.0.1:8080/v1";  ///< up to and with /v1
   std::string model = "default", key;
   bool ignore_end = false;  ///< asks for answers of full length (an extension that snug, llama.cpp and vLLM know)
+  std::vector<std::string> stop;
   long timeout_seconds = 600;
 };
 

@@ -26,6 +26,7 @@ struct Options {
   std::size_t drain_seconds = 30;
   bool no_pressure = false;
   std::string swap = "4GiB", evict = "least-cost";
+  bool swap_pages = false;
   KvSwapOptions swap_options;
   SchedulerOptions scheduler;
   HttpLimits limits;
@@ -57,6 +58,7 @@ void serve(Options& o, const CLI::App& command) {
 
   const MemoryInfo before = memory_info();
   o.swap_options.space = parse_size(o.swap, 0);
+  if (o.swap_pages) o.swap_options.group = 0, o.swap_options.background = o.swap_options.keep_copies = false;
   o.scheduler.eviction = o.evict == "least-recent" ? Eviction::least_recent : Eviction::least_cost;
   const Engine engine = load_engine(o.engine, {.context = o.scheduler.context, .kv_swap = o.swap_options});
   const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
@@ -114,6 +116,8 @@ void add_serve(CLI::App& app) {
              "most bytes on the disk (in TMPDIR or /var/tmp) for requests that give way and for beginnings that memory "
              "has no room for; 0: they are read again")
       ->capture_default_str();
+  add_flag(*command, "--swap-pages", o.swap_pages,
+           "move them page by page while all wait, and write all of them each time (to compare with)");
   add_option(*command, "--turn", o.scheduler.turn,
              "tokens that a request may write while others wait; 0: until it is done")
       ->capture_default_str();

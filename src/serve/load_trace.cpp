@@ -8,8 +8,7 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kTurns = 4, kQuestionWords = 20;
-constexpr double kMeanThought = 2;
+constexpr std::size_t kQuestionWords = 20;
 
 constexpr std::string_view kWords[] = {"the",   "server", "memory", "keeps",  "every",  "page",  "until",   "another",
                                        "needs", "room",   "then",   "oldest", "one",    "goes",  "away",    "and",
@@ -44,25 +43,24 @@ private:
 }  // namespace
 
 std::vector<std::string> load_kinds() {
-  return {"shared-prefix", "multi-turn", "mixed-lengths"};
+  return {"shared-prefix", "own-prefix", "multi-turn", "mixed-lengths"};
 }
 
 std::vector<LoadConversation> make_load(const LoadOptions& o) {
   Writer writer(o.seed);
-  const std::string shared = o.kind == "mixed-lengths" ? std::string() : writer.text(o.prompt_words);
+  const std::string shared = o.kind == "shared-prefix" ? writer.text(o.prompt_words) : std::string();
   std::vector<LoadConversation> load;
   double at = 0;
   for (std::size_t i = 0; i < o.conversations; ++i) {
-    LoadConversation c{at, o.kind == "shared-prefix" ? shared : std::string(), {}};
+    LoadConversation c{at, o.kind == "own-prefix" ? writer.text(o.prompt_words) : shared, {}};
     const std::string name = "Question " + std::to_string(i + 1) + ": ";
     if (o.kind == "mixed-lengths") {
       c.turns.push_back({name + writer.text(writer.some_of(o.prompt_words)), writer.some_of(o.max_tokens), 0});
     } else {
-      const std::size_t turns = o.kind == "multi-turn" ? kTurns : 1;
-      for (std::size_t t = 0; t < turns; ++t)
-        c.turns.push_back({name + (turns > 1 && t == 0 ? writer.text(o.prompt_words / kTurns) : std::string()) +
-                               writer.text(kQuestionWords),
-                           o.max_tokens, t > 0 ? writer.exponential(kMeanThought) : 0});
+      const bool several = o.kind == "multi-turn";
+      const std::size_t words = several ? std::max(kQuestionWords, o.prompt_words / o.turns) : kQuestionWords;
+      for (std::size_t t = 0; t < (several ? o.turns : 1); ++t)
+        c.turns.push_back({name + writer.text(words), o.max_tokens, t > 0 ? writer.exponential(o.think_seconds) : 0});
     }
     load.push_back(std::move(c));
     if (o.rate > 0) at += writer.exponential(1 / o.rate);

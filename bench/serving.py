@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""What `snug serve` does under load, scenario by scenario: servers that differ in one thing get the same requests, in turns.
+
+    bench/serving.py SCENARIO... [--pairs 3] [--snug build/release/snug]
+
+shared      16 users with one system prompt, twice in a row (cold, warm), and one user
+kv          bf16 and kivi-2 at one small budget
+lengths     room kept for usual answers (S3) and for the longest ones
+turns       conversations over tiers (Pensieve) and read again, both with the prefix cache on
+preemption  sequences swapped in groups in the background (FastSwitch), and page by page
+memory      64 users where ten fit, in a memory cgroup (needs root)
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import threading
+import time
+import urllib.request
+
+from memory_group import MIB, ROOT, Group
+
+MODEL = "qwen2.5-coder-0.5b"
+PORT = 8123
+
+
+class Server:
+    """snug serve with some options; watches what its metrics say."""
+
+    def __init__(self, snug, options, group=None):
+        command = [snug, "serve", MODEL, "--port", str(PORT), "--no-pressure", *options]
+        self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                      preexec_fn=(lambda: group.write("cgroup.procs", os.getpid())) if group else None)
+        self.child.stdout.readline()
+        self.most, self.running = {}, True
+        self.watcher = threading.Thread(target=self.watch)
+        self.watcher.start()
+
+    def metrics(self):
+        text = urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=20).read().decode()
+        return {m[1]: float(m[2]) for m in re.finditer(r"^(snug_\w+) ([-+.e0-9]+)$", text, re.M)}
+
+    def watch(self):
+        while self.running:
+            try:
+                for name, value in self.metrics().items():
+                    self.most[name] = max(self.most.get(name, 0), value)
+            except OSError:
+                pass
+            time.sleep(0.25)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.running = False
+        self.watcher.join()
+        self.child.terminate()
+        self.child.wait()
+
+
+def load(snug, *options):
+    out = subprocess.run([snug, "bench-serve", f"http://127.0.0.1:{PORT}/v1", "--json", *map(str, options)],
+                         capture_output=True, text=True)
+    if not out.stdout:
+        raise SystemExit(out.stderr)
+    return json.loads(out.stdout)
+
+
+def show(name, results, servers):
+    def middle(f):
+        return statistics.median(f(r) for r in results)
+
+    first, between, whole = "first_token_seconds", "between_tokens_seconds", "answer_seconds"
+    print(f"{name:34} {middle(lambda r: r['tok_s']):7.1f} tokens/s  "
+          f"first {middle(lambda r: r[first]['p50']):6.2f} p95 {middle(lambda r: r[first]['p95']):6.2f} s  "
+          f"between p50 {1000 * middle(lambda r: r[between]['p50']):6.1f} p99 {1000 * middle(lambda r: r[between]['p99']):7.1f} ms  "
+          f"answer p90 {middle(lambda r: r[whole]['p90']):6.2f} s  failed {max(r['failed'] for r in results)}  "
+          f"at work {max(s.most.get('snug_requests_running', 0) for s in servers):.0f}  "
+          f"preempted {max(s.most.get('snug_requests_preempted_total', 0) for s in servers):.0f}", flush=True)
+
+
+def compare(o, variants, requests):
+    """Each variant in turn, `pairs` times; ratios of the first to the second."""
+    results, servers = {name: [] for name in variants}, {name: [] for name in variants}
+    for _ in range(o.pairs):
+        for name, options in variants.items():
+            with Server(o.snug, options) as server:
+                results[name].append(load(o.snug, *requests))
+                time.sleep(0.5)
+            servers[name].append(server)
+    for name in variants:
+        show(name, results[name], servers[name])
+    a, b = list(variants)
+
+    def ratio(f):
+        return statistics.median(f(x) / f(y) for x, y in zip(results[a], results[b]))
+
+    print(f"{a} / {b}: tokens/s {ratio(lambda r: r['tok_s']):.2f}, "
+          f"answer p90 {ratio(lambda r: r['answer_seconds']['p90']):.2f}, "
+          f"between tokens p99 {ratio(lambda r: r['between_tokens_seconds']['p99']):.2f}", flush=True)
+
+
+def shared(o):
+    users = ["--max-tokens", 48, "--ignore-eos", "--prompt-words", 740]
+    cold, warm, one, servers = [], [], [], []
+    for _ in range(o.pairs):
+        with Server(o.snug, ["-c", "4096"]) as server:
+            cold.append(load(o.snug, "--users", 16, *users))
+            warm.append(load(o.snug, "--users", 16, *users))
+            one.append(load(o.snug, "--users", 1, *users))
+        servers.append(server)
+    for name, results in (("cold", cold), ("warm", warm), ("one user", one)):
+        show(name, results, servers)
+
+
+def kv(o):
+    # What the model takes without any sequence, and room for two users in bf16.
+    budget = f"{o.base + 36}MiB"
+    common = ["-c", "2048", "--memory", budget, "--swap", "0"]
+    compare(o, {"kivi-2": [*common, "--kv", "kivi-2"], "bf16": common},
+            ["--kind", "own-prefix", "--users", 16, "--prompt-words", 700, "--max-tokens", 400, "--ignore-eos"])
+
+
+def lengths(o):
+    common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
+    compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
+            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 60, "--max-tokens", 1800, "--stop", "."])
+
+
+def turns(o):
+    common = ["-c", "4096", "--memory", f"{o.base + 80}MiB"]
+    compare(o, {"tiers": common, "read again": [*common, "--swap", "0"]},
+            ["--kind", "multi-turn", "--users", 24, "--turns", 6, "--prompt-words", 1500, "--max-tokens", 32,
+             "--ignore-eos", "--rate", 6, "--think", 1])
+
+
+def preemption(o):
+    common = ["-c", "4096", "--memory", f"{o.base + 100}MiB", "--turn", "200"]
+    compare(o, {"groups": common, "pages": [*common, "--swap-pages"]},
+            ["--kind", "own-prefix", "--users", 12, "--prompt-words", 1500, "--max-tokens", 600, "--ignore-eos"])
+
+
+def memory(o):
+    budget = o.base + 10 * 24  # ten of 2048 tokens, 24 MiB each
+    group = Group((budget + 8) * MIB)
+    try:
+        with Server(o.snug, ["-c", "2048", "--memory", f"{budget}MiB"], group) as server:
+            result = load(o.snug, "--kind", "own-prefix", "--users", 64, "--prompt-words", 1100, "--max-tokens", 200,
+                          "--ignore-eos", "--timeout", 900)
+            show("64 users", [result], [server])
+            most = server.most["snug_memory_used_bytes"] / MIB
+            print(f"ledger {most:.1f} of {budget} MiB at most, kernel {group.process_bytes() / MIB:.1f} MiB")
+    finally:
+        group.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="+", choices=["shared", "kv", "lengths", "turns", "preemption", "memory"])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--base", type=int, default=520, help="MiB that the model takes without any sequence")
+    parser.add_argument("--snug", default=os.path.join(ROOT, "build/release/snug"))
+    o = parser.parse_args()
+    for scenario in o.scenarios:
+        print(f"== {scenario}", flush=True)
+        globals()[scenario](o)
+
+
+main()
