@@ -128,7 +128,7 @@ def kv(o):
 def lengths(o):
     common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
     compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
-            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 60, "--max-tokens", 1800, "--stop", "."])
+            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--stop", "\n"])
 
 
 def turns(o):
@@ -139,9 +139,10 @@ def turns(o):
 
 
 def preemption(o):
-    common = ["-c", "4096", "--memory", f"{o.base + 100}MiB", "--turn", "200"]
+    # Turns long enough that less than one token in a hundred waits for the next one.
+    common = ["-c", "2048", "--memory", f"{o.base + 64}MiB", "--turn", "128"]
     compare(o, {"groups": common, "pages": [*common, "--swap-pages"]},
-            ["--kind", "own-prefix", "--users", 12, "--prompt-words", 1500, "--max-tokens", 600, "--ignore-eos"])
+            ["--kind", "own-prefix", "--users", 8, "--prompt-words", 100, "--max-tokens", 1000, "--ignore-eos"])
 
 
 def memory(o):

@@ -405,6 +405,24 @@ std::size_t KvStore::part(std::size_t layer, std::size_t head, std::size_t part,
   return tiles;
 }
 
+std::size_t KvStore::same_parts(const KvStore& other, std::size_t layer, std::size_t parts) const {
+  const auto at = [layer](const std::vector<std::vector<PageRef>>& lists, std::size_t page) {
+    return page < lists[layer].size() ? lists[layer][page].data() : nullptr;
+  };
+  const auto same = [&](std::size_t page) {
+    const auto both = [&](const auto& own, const auto& others) {
+      return at(own, page) && at(own, page) == at(others, page);
+    };
+    // What is seen is the colder form.
+    if (cold_count_[layer] > page || other.cold_count_[layer] > page) return both(cold_, other.cold_);
+    return format().coded() && page >= kFirstPages ? both(coded_, other.coded_) : both(pages_, other.pages_);
+  };
+  for (std::size_t part = 0; part < parts; ++part)
+    for (std::size_t page = part * kPartPages; page < (part + 1) * kPartPages; ++page)
+      if (!same(page)) return part;
+  return parts;
+}
+
 void KvStore::summarise(std::size_t layer, std::shared_ptr<const LowRankSummary> summary) {
   summaries_.resize(pages_.size());
   summaries_[layer] = std::move(summary);

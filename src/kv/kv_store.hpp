@@ -71,6 +71,8 @@ public:
     bf16_t* excess;  ///< bf16[kPartTiles][k_dim]
     bool shared;     ///< tiles of one page at a time, of keys or values
   };
+  /// Of the first `parts` partitions of a layer, so many are the same pages in both.
+  std::size_t same_parts(const KvStore& other, std::size_t layer, std::size_t parts) const;
   /// Points to the tiles of those of the first `coded` pages in the partition that part() did not find all.
   void coded_part(std::size_t layer, std::size_t head, std::size_t index, std::size_t coded, const DecodeRoom& room,
                   PartTiles& out) const;

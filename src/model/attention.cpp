@@ -90,6 +90,13 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
       worker.end[r * group + g] = clip(position + 1);
     }
   }
+  attend_tiles(layer, kv_layer, run, item.first, item.head, part, item.part_end, item.count * group, softcap, worker,
+               state, acc);
+}
+
+void Attention::attend_tiles(const LayerConfig& layer, std::size_t kv_layer, const RowRun& run, std::size_t first,
+                             std::size_t head, std::size_t part, std::size_t part_end, std::size_t queries,
+                             float softcap, const Worker& worker, AttentionState* state, float* acc) const {
   const std::size_t tokens = run.position + run.count;
   KvStore::PartTiles tiles, following;
   // A page's turn comes when its tiles are wanted, and they stay in the L1 cache when few queries need them only once.
@@ -98,15 +105,12 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
     std::size_t layer, head, first_page;
     KvStore::DecodeRoom room;
   };
-  const Source source = {*run.kv,
-                         kv_layer,
-                         item.head,
-                         part * kPartPages,
-                         {worker.decoded, worker.excess, item.count * group <= kAttentionBlock}};
+  const Source source = {
+      *run.kv, kv_layer, head, part * kPartPages, {worker.decoded, worker.excess, queries <= kAttentionBlock}};
   AttentionPart view;
-  view.tiles = run.kv->part(kv_layer, item.head, part, tokens, tiles);
+  view.tiles = run.kv->part(kv_layer, head, part, tokens, tiles);
   if (coded_ && !run.kv->sees_exactly(kv_layer, run.count)) {
-    run.kv->coded_part(kv_layer, item.head, part, KvFormat::coded_pages(run.position + item.first), source.room, tiles);
+    run.kv->coded_part(kv_layer, head, part, KvFormat::coded_pages(run.position + first), source.room, tiles);
     view.k_coded = tiles.coded_keys;
     view.v_coded = tiles.coded_values;
     std::copy_n(tiles.excess, kPartTiles, view.k_excess);
@@ -121,15 +125,14 @@ void Attention::attend_part(const LayerConfig& layer, std::size_t kv_layer, cons
   view.v_tiles = tiles.values;
   view.k_dim = layer.k_dim;
   view.v_dim = layer.v_dim;
-  if (part + 1 < item.part_end && tiles.coded_values == 0) {  // what is coded tells itself what comes next
-    view.next_tiles = run.kv->part(kv_layer, item.head, part + 1, tokens, following);
+  if (part + 1 < part_end && tiles.coded_values == 0) {  // what is coded tells itself what comes next
+    view.next_tiles = run.kv->part(kv_layer, head, part + 1, tokens, following);
     view.next_keys = following.keys;
   }
   const bool looks_back = run.kv->looks_back(kv_layer, run.count);
   if (looks_back) view.tile_sums = worker.tile_sums;
-  kernels().attend(view, worker.queries, item.count * group, worker.begin, worker.end, softcap, state, acc,
-                   worker.scratch);
-  if (looks_back) run.kv->note_weights(kv_layer, item.head, part, {state, group}, worker.tile_sums);
+  kernels().attend(view, worker.queries, queries, worker.begin, worker.end, softcap, state, acc, worker.scratch);
+  if (looks_back) run.kv->note_weights(kv_layer, head, part, {state, layer.heads / layer.kv_heads}, worker.tile_sums);
 }
 
 void Attention::attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part,
@@ -181,9 +184,17 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
   std::vector<Item> items;
   std::size_t rows = 0, partial = 0;
   for (const RowRun& run : runs) {
-    rows += run.count;
     run.kv->prepare(pool_, kv_layer, KvFormat::coded_pages(run.position + run.count - 1));
     run.kv->begin_recall(kv_layer, run.count);
+  }
+  std::vector<const RowRun*> sharing;
+  for (const SharedParts& shared : shared_parts(layer, kv_layer, runs)) {
+    run_shared(layer, kv_layer, shared, queries, query_stride, softcap, sinks, out);
+    sharing.insert(sharing.end(), shared.runs.begin(), shared.runs.end());
+  }
+  for (const RowRun& run : runs) {
+    if (std::find(sharing.begin(), sharing.end(), &run) != sharing.end()) continue;
+    rows += run.count;
     const std::size_t even = run.count * layer.kv_heads / (2 * pool_.size());
     const std::size_t block = std::max<std::size_t>(1, std::clamp(even * group, kLeastQueries, kBlockQueries) / group);
     for (std::size_t first = 0, count = 0; first < run.count; first += count) {
@@ -201,6 +212,7 @@ void Attention::run(const LayerConfig& layer, std::size_t kv_layer, std::span<co
       }
     }
   }
+  if (items.empty()) return;
   if (std::any_of(runs.begin(), runs.end(),
                   [&](const RowRun& run) { return run.kv->parts_on_disk(kv_layer, run.count) > 0; }))
     run_spilled(layer, kv_layer, runs, items, queries, query_stride, softcap, sinks, out);
@@ -240,15 +252,12 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
   std::vector<Task> tasks;
   for (std::size_t i = 0; i < items.size(); ++i)
     for (std::size_t part = items[i].part_begin; part < items[i].part_end; ++part) tasks.push_back({i, part});
-  const auto partial_of = [&](const Item& item, std::size_t part, std::size_t q) {
-    return partials_ + (item.partial + (part - item.part_begin) * item.count * group + q) * each;
-  };
   const auto attend = [&] {
     pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
       for (std::size_t i = from; i < to; ++i) {
         const auto [item, part] = tasks[i];
         attend_apart(layer, kv_layer, items[item], part, softcap, queries, query_stride, workers_[index],
-                     partial_of(items[item], part, 0));
+                     partial_of(layer, items[item], part, 0));
       }
     });
   };
@@ -266,6 +275,12 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
       if (run.kv->looks_back(kv_layer, run.count)) run.kv->await_recall();
     attend();
   }
+  merge_parts(layer, kv_layer, items, queries, query_stride, sinks, out);
+}
+
+void Attention::merge_parts(const LayerConfig& layer, std::size_t kv_layer, std::span<const Item> items,
+                            const float* queries, std::size_t query_stride, std::span<const float> sinks, float* out) {
+  const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
   pool_.parallel_for(items.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
     const Worker& w = workers_[index];
     for (std::size_t i = from; i < to; ++i) {
@@ -277,12 +292,89 @@ void Attention::run_in_memory(const LayerConfig& layer, std::size_t kv_layer, st
       // Queries by turns: one's merges wait for each other.
       for (std::size_t part = item.part_begin; part < item.part_end; ++part)
         for (std::size_t q = 0; q < m; ++q) {
-          const float* p = partial_of(item, part, q);
+          const float* p = partial_of(layer, item, part, q);
           kernels().merge(w.total_state[q], w.total_acc + q * v_dim, {p[0], p[1]}, p + 2, v_dim);
         }
       for (std::size_t q = 0; q < m; ++q) finish(layer, item, q, w.total_state[q], w.total_acc + q * v_dim, out);
     }
   });
+}
+
+std::vector<Attention::SharedParts> Attention::shared_parts(const LayerConfig& layer, std::size_t kv_layer,
+                                                            std::span<const RowRun> runs) const {
+  std::vector<SharedParts> found;
+  if (layer.window || runs.size() < 2) return found;
+  for (const RowRun& run : runs) {
+    const bool fits = run.count == 1 && run.position >= kPartTokens && run.kv->parts_on_disk(kv_layer, 1) == 0 &&
+                      !run.kv->looks_back(kv_layer, 1);
+    if (!fits) continue;
+    // Partitions that lie before the row, and that all see in one form.
+    const std::size_t own =
+        std::min(run.position / kPartTokens, coded_ ? KvFormat::coded_pages(run.position) / kPartPages : run.position);
+    const auto place = std::find_if(found.begin(), found.end(), [&](SharedParts& shared) {
+      const std::size_t parts = run.kv->same_parts(*shared.runs[0]->kv, kv_layer, std::min(shared.parts, own));
+      if (parts == 0 || shared.runs.size() * (layer.heads / layer.kv_heads) + 1 > kBlockQueries) return false;
+      shared.parts = parts;
+      return true;
+    });
+    if (place != found.end())
+      place->runs.push_back(&run);
+    else if (own > 0)
+      found.push_back({{&run}, own});
+  }
+  const auto floats = [&](const SharedParts& shared) {
+    std::size_t parts = 0;
+    for (const RowRun* run : shared.runs) parts += run->position / kPartTokens + 1;
+    return parts * layer.heads * (layer.v_dim + 2);
+  };
+  std::erase_if(found, [&](const SharedParts& s) { return s.runs.size() < 2 || floats(s) > partial_floats_; });
+  return found;
+}
+
+void Attention::run_shared(const LayerConfig& layer, std::size_t kv_layer, const SharedParts& shared,
+                           const float* queries, std::size_t query_stride, float softcap, std::span<const float> sinks,
+                           float* out) {
+  const std::size_t group = layer.heads / layer.kv_heads, v_dim = layer.v_dim;
+  std::vector<Item> items;  // [run][head]
+  std::size_t partial = 0;
+  for (const RowRun* run : shared.runs)
+    for (std::size_t head = 0; head < layer.kv_heads; ++head) {
+      items.push_back({run, 0, 1, head, 0, run->position / kPartTokens + 1, partial});
+      partial += items.back().part_end * group;
+    }
+  std::vector<Task> tasks;  // the first ones are of all runs: item is the head
+  for (std::size_t part = 0; part < shared.parts; ++part)
+    for (std::size_t head = 0; head < layer.kv_heads; ++head) tasks.push_back({head, part});
+  const std::size_t together = tasks.size();
+  for (std::size_t i = 0; i < items.size(); ++i)
+    for (std::size_t part = shared.parts; part < items[i].part_end; ++part) tasks.push_back({i, part});
+  pool_.parallel_for(tasks.size(), 1, [&](std::size_t from, std::size_t to, unsigned index) {
+    const Worker& w = workers_[index];
+    for (std::size_t i = from; i < to; ++i) {
+      const auto [item, part] = tasks[i];
+      if (i >= together) {
+        attend_apart(layer, kv_layer, items[item], part, softcap, queries, query_stride, w,
+                     partial_of(layer, items[item], part, 0));
+        continue;
+      }
+      const std::size_t m = shared.runs.size() * group;
+      for (std::size_t r = 0; r < shared.runs.size(); ++r)
+        kernels().to_bf16(queries + shared.runs[r]->row * query_stride + item * group * layer.k_dim,
+                          group * layer.k_dim, w.queries + r * group * layer.k_dim);
+      std::fill_n(w.begin, m, 0u);
+      std::fill_n(w.end, m, static_cast<std::uint32_t>(kPartTokens));
+      attend_tiles(layer, kv_layer, *shared.runs[0], 0, item, part, shared.parts, m, softcap, w, w.part_state,
+                   w.part_acc);
+      for (std::size_t r = 0; r < shared.runs.size(); ++r)
+        for (std::size_t q = 0; q < group; ++q) {
+          float* to_partial = partial_of(layer, items[r * layer.kv_heads + item], part, q);
+          to_partial[0] = w.part_state[r * group + q].max;
+          to_partial[1] = w.part_state[r * group + q].sum;
+          std::copy_n(w.part_acc + (r * group + q) * v_dim, v_dim, to_partial + 2);
+        }
+    }
+  });
+  merge_parts(layer, kv_layer, items, queries, query_stride, sinks, out);
 }
 
 }  // namespace snug

@@ -44,6 +44,11 @@ private:
   struct Task {
     std::size_t item, part;
   };
+  /// Rows of several sequences, one each, whose first partitions are the same pages.
+  struct SharedParts {
+    std::vector<const RowRun*> runs;
+    std::size_t parts = 0;
+  };
   struct Worker {
     bf16_t* queries;
     std::uint32_t *begin, *end;
@@ -58,6 +63,10 @@ private:
                const Worker& worker) const;
   void attend_part(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
                    const Worker& worker, AttentionState* state, float* acc) const;
+  /// Some queries over a partition of a run, as its row `first` sees it; Worker::queries, begin and end are theirs.
+  void attend_tiles(const LayerConfig& layer, std::size_t kv_layer, const RowRun& run, std::size_t first,
+                    std::size_t head, std::size_t part, std::size_t part_end, std::size_t queries, float softcap,
+                    const Worker& worker, AttentionState* state, float* acc) const;
   /// One item and part from its queries on; the result goes to `partials`, (max, sum, acc) of each query.
   void attend_apart(const LayerConfig& layer, std::size_t kv_layer, const Item& item, std::size_t part, float softcap,
                     const float* queries, std::size_t query_stride, const Worker& worker, float* partials) const;
@@ -71,6 +80,18 @@ private:
   void run_in_memory(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
                      std::span<const Item> items, std::size_t rows, const float* queries, std::size_t query_stride,
                      float softcap, std::span<const float> sinks, float* out);
+  std::vector<SharedParts> shared_parts(const LayerConfig& layer, std::size_t kv_layer,
+                                        std::span<const RowRun> runs) const;
+  /// run() of such rows: what they share is read once for all (RelayAttention, arXiv 2402.14808).
+  void run_shared(const LayerConfig& layer, std::size_t kv_layer, const SharedParts& shared, const float* queries,
+                  std::size_t query_stride, float softcap, std::span<const float> sinks, float* out);
+  /// Partial results of split items, in order, and what comes of them.
+  void merge_parts(const LayerConfig& layer, std::size_t kv_layer, std::span<const Item> items, const float* queries,
+                   std::size_t query_stride, std::span<const float> sinks, float* out);
+  float* partial_of(const LayerConfig& layer, const Item& item, std::size_t part, std::size_t query) const {
+    const std::size_t group = layer.heads / layer.kv_heads;
+    return partials_ + (item.partial + (part - item.part_begin) * item.count * group + query) * (layer.v_dim + 2);
+  }
   /// The same for runs with pages on the disk, as these come.
   void run_spilled(const LayerConfig& layer, std::size_t kv_layer, std::span<const RowRun> runs,
                    std::span<const Item> items, const float* queries, std::size_t query_stride, float softcap,
