@@ -17,7 +17,7 @@ snug_room(model ROOMS base kernels format text weights kv)
 snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(plan ROOMS base kernels format weights model measure LINKS nlohmann_json::nlohmann_json)
-snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers)
+snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers OpenSSL::Crypto)
 # The page as it was built by `make web`.
 file(GLOB web_dist CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/web/dist/*)
 add_custom_command(

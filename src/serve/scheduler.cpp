@@ -166,16 +166,18 @@ void Scheduler::run() {
     {
       std::unique_lock lock(mutex_);
       if (waiting_.empty() && running_.empty())
-        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
+        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty(); });
       if (stop_) break;
     }
     take_new();
     admit();
     if (!running_.empty()) step();
+    work_on_task();
   }
   take_new();
   while (!running_.empty()) finish(JobPtr(running_.front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
+  fail_tasks("the server stops");
   if (!options_.kv_folder.empty()) save_kept();
 }
 
@@ -416,7 +418,7 @@ void Scheduler::choose_token(Job& job, std::span<float> logits) {
 }
 
 void Scheduler::make_room() {
-  if (drop_prefix()) return;
+  if (drop_prefix() || take_from_task()) return;
   const JobPtr last = running_.back();
   if (running_.size() == 1) return finish(last, {}, "the memory that is left is too small for this request");
   running_.pop_back();
@@ -443,7 +445,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   }
   std::erase(running_, job);
   std::erase(waiting_, job);
-  full_ = false;
+  full_ = task_waits_ = false;
   if (reason && *reason != StopReason::cancelled) {
     lengths_.push_back(job->generated());
     if (lengths_.size() > kLengths) lengths_.pop_front();

@@ -16,6 +16,7 @@
 
 #include "generate/session.hpp"
 #include "serve/prefix_store.hpp"
+#include "serve/scheduler_task.hpp"
 #include "text/constraint.hpp"
 
 namespace snug {
@@ -108,6 +109,8 @@ public:
   void check(const ServeRequest& request) const;
   /// The same.
   std::uint64_t submit(ServeRequest request, Sink sink);
+  /// Does it beside the requests (scheduler_tasks.cpp). Throws Error when the server stops.
+  void submit(std::shared_ptr<SchedulerTask> task);
   /// Ends it with StopReason::cancelled, if it is still under way.
   void cancel(std::uint64_t id);
   SchedulerStats stats() const;
@@ -134,6 +137,9 @@ private:
   std::size_t prompt_rows(std::size_t decoding) const;
   void after_step(const JobPtr& job, std::size_t rows, std::span<float> logits);
   void choose_token(Job& job, std::span<float> logits);
+  void work_on_task();
+  bool take_from_task();
+  void fail_tasks(const std::string& why);
   void make_room();
   void note(std::string what);
   bool drop_prefix();
@@ -150,6 +156,7 @@ private:
   std::deque<JobPtr> waiting_;
   std::vector<JobPtr> running_;  ///< by arrival
   bool full_ = false;            ///< one had to give way: nobody comes in before another has finished
+  bool task_waits_ = false;  ///< the first task found no room: not before another has finished
   PrefixStore prefixes_;
   std::vector<float> logits_;
   double row_seconds_ = 0;           ///< what a row of a prompt takes
@@ -159,6 +166,7 @@ private:
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<JobPtr> fresh_;
+  std::deque<std::shared_ptr<SchedulerTask>> tasks_;  ///< the first is under way
   std::vector<std::uint64_t> cancelled_;
   std::uint64_t next_id_ = 1;
   bool stop_ = false;
