@@ -29,8 +29,8 @@ struct SamplerOptions {
   std::uint64_t seed = 0;
 };
 
-/// Biases, penalties, then top-k, typical, top-p, min-p, temperature, then a draw. The same seed and logits give the same
-/// tokens.
+/// Biases, penalties, then top-k, typical, top-p, min-p, temperature, then a draw. The same seed and logits give the
+/// same tokens.
 class Sampler {
 public:
   explicit Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) {}

@@ -19,11 +19,11 @@ void Answer::start() {
   for (std::size_t i = 0; i < choices_; ++i) {
     requests[i].sampler.seed += i;
     requests[i].constraint = std::move(constraints[i]);
-    ids.push_back(model_.scheduler.submit(std::move(requests[i]),
-                                          [self = shared_from_this(), i](const ServeEvent& event) {
-                                            self->note_tokens(event);
-                                            self->take(i, event);
-                                          }));
+    ids.push_back(
+        model_.scheduler.submit(std::move(requests[i]), [self = shared_from_this(), i](const ServeEvent& event) {
+          self->note_tokens(event);
+          self->take(i, event);
+        }));
   }
   reply_->on_gone([ids, &scheduler = model_.scheduler] {
     for (const std::uint64_t id : ids) scheduler.cancel(id);

@@ -31,6 +31,7 @@ EmbeddingRequest request_of(const ServedModel& m, const Json& body, const char* 
   EmbeddingRequest r;
   check_kv_fields(m, body);
   r.inputs = prompts_field(m, body, field, kMostInputs);
+  if (r.inputs.empty()) bad_field(field, fmt::format("'{}' is missing", field));
   r.dimensions = count_field(body, "dimensions", 1, m.model.config().width).value_or(0);
   for (std::vector<TokenId>& input : r.inputs) {
     if (input.empty()) bad_field(field, fmt::format("'{}' has an empty text", field));
@@ -94,8 +95,9 @@ void openai_embeddings(ServedModel& m, const HttpRequest& request, std::shared_p
     for (std::size_t i = 0; i < vectors.size(); ++i)
       data += fmt::format(R"({}{{"object":"embedding","index":{},"embedding":{}}})", i == 0 ? "" : ",", i,
                           format == "float" ? numbers(vectors[i]) : '"' + base64(vectors[i]) + '"');
-    return fmt::format(R"({{"object":"list","data":[{0}],"model":{1},"usage":{{"prompt_tokens":{2},"total_tokens":{2}}}}})",
-                       data, dump(m.options.model), tokens);
+    return fmt::format(
+        R"({{"object":"list","data":[{0}],"model":{1},"usage":{{"prompt_tokens":{2},"total_tokens":{2}}}}})", data,
+        dump(m.options.model), tokens);
   });
 }
 

@@ -72,7 +72,8 @@ void EnergyAccount::sample(Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   const double seconds = std::chrono::duration<double>(now - when_).count();
   const auto taken = meter_.joules();
-  if (taken && seconds > 0) joules_ += *taken * std::clamp((load.busy_seconds - last_.busy_seconds) / seconds, 0.0, 1.0);
+  if (taken && seconds > 0)
+    joules_ += *taken * std::clamp((load.busy_seconds - last_.busy_seconds) / seconds, 0.0, 1.0);
   last_ = load;
   when_ = now;
 }

@@ -26,8 +26,10 @@ struct Record {
   std::string line() {
     const std::lock_guard lock(mutex);
     const auto since = [this](Clock::time_point t) { return std::chrono::duration<double>(t - start).count(); };
-    const auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
-    Json json = {{"time", fmt::format("{:%Y-%m-%dT%H:%M:%S}Z", now)},
+    const auto now = std::chrono::system_clock::now();
+    const auto part = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
+    Json json = {{"time", fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
+                                      fmt::gmtime(std::chrono::system_clock::to_time_t(now)), part)},
                  {"method", method},
                  {"path", path},
                  {"status", status},
@@ -113,8 +115,7 @@ void Front::handle(HttpRequest request, std::shared_ptr<HttpReply> inner) {
   HttpHeaders headers;
   const std::string origin(request.header("origin"));
   const auto allows = [&](const std::string& o) { return o == "*" || o == origin; };
-  const bool allowed =
-      !origin.empty() && std::any_of(options_.origins.begin(), options_.origins.end(), allows);
+  const bool allowed = !origin.empty() && std::any_of(options_.origins.begin(), options_.origins.end(), allows);
   if (allowed) headers = {{"Access-Control-Allow-Origin", origin}, {"Vary", "Origin"}};
   {
     const std::lock_guard lock(mutex_);
@@ -134,8 +135,8 @@ void Front::handle(HttpRequest request, std::shared_ptr<HttpReply> inner) {
   const State state = state_;
   if (request.path == "/ready" && (request.method == "GET" || request.method == "HEAD")) {
     if (state == State::ready) return reply->send({.body = R"({"status":"ready"})"});
-    return reply->send({503, "application/json",
-                        state == State::loading ? R"({"status":"loading"})" : R"({"status":"draining"})"});
+    return reply->send(
+        {503, "application/json", state == State::loading ? R"({"status":"loading"})" : R"({"status":"draining"})"});
   }
   if (state == State::ready) return next_(std::move(request), reply);
   if (request.path == "/health") return reply->send({.body = R"({"status":"ok"})"});

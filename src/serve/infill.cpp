@@ -108,14 +108,18 @@ private:
     }
     const bool cut = event.reason == StopReason::max_tokens || event.reason == StopReason::context_full;
     const Json end = {{"index", 0},
-                      {"content", !stream_ ? text_ : only_read_ ? std::string() : event.text},
+                      {"content", !stream_     ? text_
+                                  : only_read_ ? std::string()
+                                               : event.text},
                       {"stop", true},
                       {"model", model_.options.model},
                       {"tokens_predicted", only_read_ ? 0 : event.usage.generated_tokens},
                       {"tokens_evaluated", event.usage.prompt_tokens},
                       {"tokens_cached", event.usage.cached_tokens},
                       {"truncated", false},
-                      {"stop_type", cut ? "limit" : event.reason == StopReason::stop_string ? "word" : "eos"},
+                      {"stop_type", cut                                       ? "limit"
+                                    : event.reason == StopReason::stop_string ? "word"
+                                                                              : "eos"},
                       {"stopping_word", event.stop}};
     if (!stream_) return reply_->send({.body = dump(end)});
     reply_->write(fmt::format("data: {}\n\n", dump(end)));
@@ -137,7 +141,8 @@ HttpResponse llama_error(const ApiError& error) {
 void llama_infill(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
   ServeRequest r = sampled_request(m, body);
-  if (const auto p = number_field(body, "repeat_penalty", 0.01, 100)) r.sampler.repetition_penalty = static_cast<float>(*p);
+  if (const auto p = number_field(body, "repeat_penalty", 0.01, 100))
+    r.sampler.repetition_penalty = static_cast<float>(*p);
   r.stop = texts_field(body, "stop", kMostStops);
   // Negative: until the end. None: the prompt is only read, for the next request.
   const Json& most = field_of(body, "n_predict");

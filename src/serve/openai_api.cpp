@@ -355,7 +355,8 @@ void openai_completions(ServedModel& m, const HttpRequest& request, std::shared_
   }
   fields.choices *= prompts.size();
   if (fields.choices > kMostTogether)
-    bad_field("n", fmt::format("'n' for each prompt makes {} answers, at most {} are given", fields.choices, kMostTogether));
+    bad_field("n",
+              fmt::format("'n' for each prompt makes {} answers, at most {} are given", fields.choices, kMostTogether));
   const WantedGrammar grammar = openai_grammar(field_of(body, "response_format"), "response_format");
   const auto answer = std::make_shared<TextAnswer>(m, std::move(reply), fields, std::move(echo));
   answer->ask(std::move(prompts));

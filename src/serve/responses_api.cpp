@@ -37,9 +37,9 @@ public:
 
 private:
   Json response(const char* status) const {
-    Json json = {{"id", id_},       {"object", "response"}, {"created_at", created_},
-                 {"status", status}, {"error", nullptr},     {"incomplete_details", nullptr},
-                 {"model", model_.options.model}, {"output", output_}};
+    Json json = {
+        {"id", id_},        {"object", "response"},          {"created_at", created_},        {"status", status},
+        {"error", nullptr}, {"incomplete_details", nullptr}, {"model", model_.options.model}, {"output", output_}};
     json.update(fields_.head);
     json["usage"] = nullptr;
     return json;
@@ -69,7 +69,10 @@ private:
   }
 
   void open(Json item) {
-    item["id"] = fmt::format("{}_{:016x}", item["type"] == "message" ? "msg" : item["type"] == "reasoning" ? "rs" : "fc",
+    item["id"] = fmt::format("{}_{:016x}",
+                             item["type"] == "message"     ? "msg"
+                             : item["type"] == "reasoning" ? "rs"
+                                                           : "fc",
                              random_seed());
     item["status"] = "in_progress";
     output_.push_back(std::move(item));
@@ -252,7 +255,8 @@ void openai_responses(ServedModel& m, const HttpRequest& request, std::shared_pt
   if (choice == "required" || (choice.is_object() && field_of(choice, "type") == "function"))
     grammar = {"lark", tool_grammar(tools, choice.is_object() ? text_field(choice, "name") : std::string())};
   std::optional<bool> thinking;
-  if (const Json& reasoning = field_of(body, "reasoning"); reasoning.is_object() && field_of(reasoning, "effort") == "none")
+  if (const Json& reasoning = field_of(body, "reasoning");
+      reasoning.is_object() && field_of(reasoning, "effort") == "none")
     thinking = false;
 
   Json prompt = Json::array();

@@ -156,7 +156,7 @@ private:
   std::deque<JobPtr> waiting_;
   std::vector<JobPtr> running_;  ///< by arrival
   bool full_ = false;            ///< one had to give way: nobody comes in before another has finished
-  bool task_waits_ = false;  ///< the first task found no room: not before another has finished
+  bool task_waits_ = false;      ///< the first task found no room: not before another has finished
   PrefixStore prefixes_;
   std::vector<float> logits_;
   double row_seconds_ = 0;           ///< what a row of a prompt takes

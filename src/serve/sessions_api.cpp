@@ -27,7 +27,8 @@ const std::string& folder_of(const ServedModel& m) {
 /// Nothing that could lead out of the folder.
 fs::path path_of(const ServedModel& m, const std::string& name) {
   const auto plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
   };
   if (name.empty() || name.size() > kLongestName || name[0] == '.' || !std::all_of(name.begin(), name.end(), plain))
     bad_field("name", fmt::format("'name' must have 1 to {} letters, digits, '.', '_' and '-', and not begin with '.'",
