@@ -58,7 +58,7 @@ void serve(Options& o, const CLI::App& command) {
   allow_descriptors();
 
   o.front.refusal = Api::refusal;
-  if (o.log_json) o.front.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  if (o.log_json) o.front.log = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
   Front front(o.front);
   // Before the model is loaded: who asks then learns that it is.
   auto server = std::make_unique<HttpServer>(
