@@ -36,7 +36,7 @@ Figures figures_of(const std::vector<LoadResult>& results, double deadline) {
   Figures f;
   for (const LoadResult& r : results) {
     f.seconds = std::max(f.seconds, r.end);
-    if (!r.error.empty() || r.piece_times.empty()) {
+    if (!r.error.empty() || r.tokens == 0) {
       ++f.failed;
       if (f.error.empty()) f.error = r.error.empty() ? "an empty answer" : r.error;
       continue;
@@ -44,7 +44,8 @@ Figures figures_of(const std::vector<LoadResult>& results, double deadline) {
     ++f.answered;
     f.tokens += r.tokens;
     f.prompt_tokens += r.prompt_tokens;
-    f.first.push_back(r.piece_times.front() - r.start);
+    // A few tokens may be no whole character.
+    f.first.push_back((r.piece_times.empty() ? r.end : r.piece_times.front()) - r.start);
     f.whole.push_back(r.end - r.start);
     if (f.first.back() <= deadline) ++f.in_time;
     for (std::size_t i = 1; i < r.piece_times.size(); ++i) f.between.push_back(r.piece_times[i] - r.piece_times[i - 1]);

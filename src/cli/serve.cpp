@@ -10,9 +10,11 @@
 #include "base/error.hpp"
 #include "cli/budget_keeper.hpp"
 #include "cli/commands.hpp"
+#include "cli/config_file.hpp"
 #include "cli/control.hpp"
 #include "cli/engine.hpp"
 #include "serve/api.hpp"
+#include "serve/front.hpp"
 #include "serve/http_server.hpp"
 
 namespace snug {
@@ -24,10 +26,11 @@ struct Options {
   std::string host = "127.0.0.1", name;
   std::uint16_t port = 8080;
   std::size_t drain_seconds = 30;
-  bool no_pressure = false;
+  bool no_pressure = false, log_json = false;
   std::string swap = "4GiB", evict = "least-cost";
   bool swap_pages = false;
   KvSwapOptions swap_options;
+  FrontOptions front;
   SchedulerOptions scheduler;
   HttpLimits limits;
   ApiOptions api;
@@ -48,6 +51,7 @@ std::string name_of(const std::string& model) {
 }
 
 void serve(Options& o, const CLI::App& command) {
+  if (o.engine.model.empty()) fail<UsageError>("MODEL is required (see snug serve --help)");
   // Before any thread starts, so that only sigwait() sees them.
   sigset_t ends;
   sigemptyset(&ends);
@@ -56,6 +60,16 @@ void serve(Options& o, const CLI::App& command) {
   std::signal(SIGPIPE, SIG_IGN);
   allow_descriptors();
 
+  o.front.refusal = Api::refusal;
+  if (o.log_json) o.front.log = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+  Front front(o.front);
+  // Before the model is loaded: who asks then learns that it is.
+  auto server = std::make_unique<HttpServer>(
+      o.host, o.port,
+      [&front](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+        front.handle(std::move(request), std::move(reply));
+      },
+      o.limits, Api::refusal);
   const MemoryInfo before = memory_info();
   o.swap_options.space = parse_size(o.swap, 0);
   if (o.swap_pages) o.swap_options.group = 0, o.swap_options.background = o.swap_options.keep_copies = false;
@@ -70,24 +84,32 @@ void serve(Options& o, const CLI::App& command) {
   std::error_code unknown;
   o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
   Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
-  ServedModel model(*engine.model, *engine.ledger, scheduler, o.api);
+  ApiOptions api_options = o.api;
+  if (EnergyMeter meter; meter.known())
+    api_options.energy = std::make_shared<EnergyAccount>(std::move(meter), [&scheduler] {
+      const SchedulerStats stats = scheduler.stats();
+      return EnergyLoad{stats.busy_seconds, stats.generated_tokens};
+    });
+  ServedModel model(*engine.model, *engine.ledger, scheduler, std::move(api_options));
   Api api(model);
-  HttpServer server(
-      o.host, o.port,
-      [&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
-        api.handle(std::move(request), std::move(reply));
-      },
-      o.limits);
-  fmt::print("serving {0} at http://{1}:{2}/v1 (page: http://{1}:{2}/)\n", o.api.model, o.host, server.port());
+  front.open([&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+    api.handle(std::move(request), std::move(reply));
+  });
+  fmt::print("serving {0} at http://{1}:{2}/v1 (page: http://{1}:{2}/)\n", o.api.model, o.host, server->port());
   std::fflush(stdout);
   int signal = 0;
   sigwait(&ends, &signal);
   fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
   pthread_sigmask(SIG_UNBLOCK, &ends, nullptr);
-  server.drain(std::chrono::seconds(o.drain_seconds));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(o.drain_seconds);
+  front.drain(std::chrono::seconds(o.drain_seconds));
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+  server->drain(std::max(left, std::chrono::milliseconds(100)));
   // Nothing may answer to a server that is gone.
   api.stop();
   scheduler.stop();
+  // Nor may it call those that are.
+  server = nullptr;
 }
 
 }  // namespace
@@ -128,6 +150,10 @@ void add_serve(CLI::App& app) {
   add_option(*command, "--max-per-key", o.scheduler.max_of_owner, "requests of a key under way; 0: any number")
       ->capture_default_str();
   add_option(*command, "--kv-dir", o.scheduler.kv_folder, "folder where they are kept from one run to the next");
+  add_option(*command, "--sessions", o.api.sessions_folder, "folder where requests may save sessions");
+  add_option(*command, "--cors", o.front.origins,
+             "origin whose web pages may ask, as https://example.org, or * (may be given several times)");
+  add_flag(*command, "--log-json", o.log_json, "a line of JSON on stderr for each request: times and tokens, no text");
   add_option(*command, "--max-body", o.limits.body, "most bytes of a request")->transform(CLI::AsSizeValue(false));
   add_option(*command, "--drain", o.drain_seconds, "seconds to finish requests when it is told to end")
       ->capture_default_str();
@@ -142,6 +168,8 @@ void add_serve(CLI::App& app) {
       "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "
       "\"Hello\"}]}'\n"
       "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0");
+  command->get_option("MODEL")->required(false);
+  add_config_option(*command);
   command->callback([options, command] { serve(*options, *command); });
 }
 

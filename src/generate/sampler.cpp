@@ -92,8 +92,9 @@ void Sampler::keep_likely() {
 TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> history) {
   const bool recent =
       options_.repetition_penalty != 1.0f || options_.presence_penalty != 0 || options_.frequency_penalty != 0;
-  if (recent || options_.dry_multiplier > 0) {
+  if (recent || options_.dry_multiplier > 0 || !options_.logit_bias.empty()) {
     scratch_.assign(logits.begin(), logits.end());
+    for (const auto& [id, bias] : options_.logit_bias) scratch_[static_cast<std::size_t>(id)] += bias;
     if (recent) penalise(scratch_, history);
     if (options_.dry_multiplier > 0) penalise_repeats(scratch_, history);
     logits = scratch_;

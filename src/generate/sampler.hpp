@@ -5,6 +5,7 @@
 #include <random>
 #include <span>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "text/tokenizer.hpp"
@@ -24,11 +25,12 @@ struct SamplerOptions {
   float dry_multiplier = 0, dry_base = 1.75f;
   std::uint32_t dry_allowed_length = 2;
   std::unordered_set<TokenId> dry_breakers;
+  std::vector<std::pair<TokenId, float>> logit_bias{};  ///< what is added to logits before all else
   std::uint64_t seed = 0;
 };
 
-/// Penalties, then top-k, typical, top-p, min-p, temperature, then a draw. The same seed and logits give the same
-/// tokens.
+/// Biases, penalties, then top-k, typical, top-p, min-p, temperature, then a draw. The same seed and logits give the
+/// same tokens.
 class Sampler {
 public:
   explicit Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) {}

@@ -143,9 +143,16 @@ public:
   /// sparse_ffn: for the same split). Throws Error when a token id is out of range or a sequence is full, OutOfBudget
   /// when its KV cannot grow: nothing has changed then.
   virtual ForwardStats forward(std::span<const Row> rows, std::span<float> logits) = 0;
+  /// The same, but gives what logits are computed from in their place: the last layer's output, normalised.
+  /// f32[wanted][config().width].
+  virtual ForwardStats hidden(std::span<const Row> rows, std::span<float> states) = 0;
   /// `tokens` of one sequence in as many calls as it takes; the logits of the last one, or none where there is no room
   /// for them.
   void feed(Sequence& sequence, std::span<const TokenId> tokens, std::span<float> logits);
+
+  /// Waits until a sequence that was swapped out is in memory again. Throws OutOfBudget (nothing has changed then),
+  /// IoError.
+  void bring_back(Sequence& sequence) const;
 
   /// Changes the ledger's limit, and how much of the weights is in memory with it. May be called from another thread
   /// while forward() runs: it waits for its end. Throws Error when that is less than is needed now: nothing has

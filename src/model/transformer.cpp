@@ -51,6 +51,13 @@ void Model::feed(Sequence& sequence, std::span<const TokenId> tokens, std::span<
   }
 }
 
+void Model::bring_back(Sequence& sequence) const {
+  if (!sequence.swapped()) return;
+  const auto transfer = sequence.swap_in();
+  while (!transfer->done()) swap()->wait(), swap()->collect();
+  if (!transfer->error().empty()) fail<IoError>("{}", transfer->error());
+}
+
 std::unique_ptr<Model> Model::load(const std::string& path, Ledger& ledger, ThreadPool& pool, ModelOptions options) {
   return std::make_unique<Transformer>(GgufFile::open(path), ledger, pool, options);
 }
@@ -401,12 +408,27 @@ void Transformer::compute_logits(std::size_t rows, std::span<float> logits) {
   const Products::Job job{&weights_.output, logits.data(), config_.vocab_size, false, 0, input};
   products_->run(std::span(&job, 1));
   if (config_.logit_softcap > 0) kernels().softcap(logits.data(), config_.logit_softcap, rows * config_.vocab_size);
+  stats_.weight_bytes += weights_.output.bytes();
+}
+
+void Transformer::compute_states(std::size_t rows, std::span<float> states) {
+  const Input input = normalise(a_->x, rows, weights_.output_norm, a_->output_input);
+  std::copy_n(input.f32, rows * config_.width, states.data());
 }
 
 ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> logits) {
+  return pass(rows, logits, config_.vocab_size, &Transformer::compute_logits);
+}
+
+ForwardStats Transformer::hidden(std::span<const Row> rows, std::span<float> states) {
+  return pass(rows, states, config_.width, &Transformer::compute_states);
+}
+
+ForwardStats Transformer::pass(std::span<const Row> rows, std::span<float> out, std::size_t size,
+                               void (Transformer::*finish)(std::size_t rows, std::span<float> out)) {
   const auto wanted =
       static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
-  if (logits.size() < wanted * config_.vocab_size) fail("{} logits do not fit into {} floats", wanted, logits.size());
+  if (out.size() < wanted * size) fail("{} rows of {} floats do not fit into {}", wanted, size, out.size());
   const std::lock_guard lock(busy_);
   const std::vector<RowRun> runs = group_rows(rows);
   stats_ = {};
@@ -425,10 +447,7 @@ ForwardStats Transformer::forward(std::span<const Row> rows, std::span<float> lo
       kernels().scale(a_->x, scale, count * config_.width);
   }
   for (const RowRun& run : runs) stats_.kv_bytes += pools_->bytes(run.position + run.count);
-  if (count > 0) {
-    compute_logits(count, logits);
-    stats_.weight_bytes += weights_.output.bytes();
-  }
+  if (count > 0) (this->*finish)(count, out);
   source_.check_files();
   if (pools_->format().late())
     for (const RowRun& run : runs)

@@ -69,6 +69,7 @@ public:
   const std::string& kv_name() const override { return pools_->format().name; }
   bool saved_here(const KvFile& file) const override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
+  ForwardStats hidden(std::span<const Row> rows, std::span<float> states) override;
   void resize(Bytes budget) override;
 
 private:
@@ -89,6 +90,10 @@ private:
   /// Keeps only the rows that want logits (nothing after the last layer's attention needs the others).
   std::size_t keep_wanted(std::span<const Row> rows);
   void compute_logits(std::size_t rows, std::span<float> logits);
+  void compute_states(std::size_t rows, std::span<float> states);
+  /// One pass; `finish` makes what is asked for, `size` floats for each row that wants it.
+  ForwardStats pass(std::span<const Row> rows, std::span<float> out, std::size_t size,
+                    void (Transformer::*finish)(std::size_t rows, std::span<float> out));
 
   /// Norm (null weight: none) and quantisation of rows of width `width`.
   Input normalise(const float* x, std::size_t rows, const std::vector<float>& weight, const RowMemory& into);

@@ -10,6 +10,8 @@ public:
   virtual ~Answer() = default;
   /// Every answer must follow a grammar (Grammars::constraint).
   void follow(std::string kind, std::string grammar) { kind_ = std::move(kind), grammar_ = std::move(grammar); }
+  /// Several prompts in place of the request's own: each of them gets an equal share of the choices, in order.
+  void ask(std::vector<std::vector<TokenId>> prompts) { prompts_ = std::move(prompts); }
   /// Asks for `choices` answers, with seeds that follow each other. Throws ContextExceeded, and ApiError for a
   /// grammar that makes no sense; nothing was sent then.
   void start();
@@ -27,8 +29,11 @@ protected:
   std::shared_ptr<HttpReply> reply_;
   ServeRequest request_;
   std::size_t choices_;
+  std::vector<std::vector<TokenId>> prompts_;  ///< of the choices
 
 private:
+  void note_tokens(const ServeEvent& event);
+
   std::string kind_, grammar_;
 };
 

@@ -1,8 +1,8 @@
 #include "serve/anthropic_api.hpp"
 
 #include "serve/answer.hpp"
+#include "serve/answer_reader.hpp"
 #include "serve/request_fields.hpp"
-#include "serve/tool_calls.hpp"
 
 namespace snug {
 
@@ -64,7 +64,10 @@ std::vector<TokenId> prompt_of(const ServedModel& m, const Json& body) {
     if (!message.is_object()) bad_field("messages", "each message must be an object with a 'role'");
     add_message(message, messages);
   }
-  return m.chat_prompt(checked_messages(messages), tools_of(body), {});
+  std::optional<bool> thinking;
+  if (const Json& wanted = field_of(body, "thinking"); wanted.is_object())
+    thinking = field_of(wanted, "type") != "disabled";
+  return m.chat_prompt(checked_messages(messages), tools_of(body), thinking);
 }
 
 Json usage_json(const ServeUsage& usage) {
@@ -86,12 +89,12 @@ Json reason_json(const ServeEvent& event) {
   }
 }
 
-/// Blocks of text and of tool calls, whole or as a stream.
+/// Blocks of thoughts, of text and of tool calls, whole or as a stream.
 class MessageAnswer final : public Answer {
 public:
   MessageAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream,
-                const Json& tools)
-      : Answer(model, std::move(reply), std::move(request)), stream_(stream), reader_(tools) {}
+                AnswerReader reader)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream), reader_(std::move(reader)) {}
 
 private:
   Json message(const ServeEvent* end) const {
@@ -126,9 +129,22 @@ private:
   void delta(Json what) {
     if (stream_) say({{"type", "content_block_delta"}, {"index", blocks_.size() - 1}, {"delta", std::move(what)}});
   }
+  /// Goes on with a block of this type, or begins one.
+  void go_on(Json block) {
+    if (open_ && blocks_.back()["type"] == block["type"]) return;
+    close();
+    open(std::move(block));
+  }
+  void add_thinking(const std::string& text) {
+    if (text.empty()) return;
+    go_on({{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
+    Json& all = blocks_.back()["thinking"];
+    all = all.get<std::string>() + text;
+    delta({{"type", "thinking_delta"}, {"thinking", text}});
+  }
   void add_text(const std::string& text) {
     if (text.empty() || (!open_ && called_ && text.find_first_not_of(" \n") == text.npos)) return;
-    if (!open_) open({{"type", "text"}, {"text", ""}});
+    go_on({{"type", "text"}, {"text", ""}});
     Json& all = blocks_.back()["text"];
     all = all.get<std::string>() + text;
     delta({{"type", "text_delta"}, {"text", text}});
@@ -148,11 +164,10 @@ private:
       reply_->write(fmt::format("event: error\ndata: {}\n\n", error.body));
       return reply_->end();
     }
-    std::vector<ToolCall> calls;
-    std::string text = reader_.push(event.text, calls);
-    if (event.last()) text += reader_.finish(calls);
-    add_text(text);
-    for (const ToolCall& call : calls) add_call(call);
+    const AnswerPiece piece = reader_.push(event);
+    add_thinking(piece.thinking);
+    add_text(piece.text);
+    for (const ToolCall& call : piece.calls) add_call(call);
     if (!event.last()) return;
     if (blocks_.empty()) open({{"type", "text"}, {"text", ""}});
     close();
@@ -165,7 +180,7 @@ private:
   }
 
   bool stream_, open_ = false, called_ = false;
-  ToolCallReader reader_;
+  AnswerReader reader_;
   std::string id_ = fmt::format("msg_{:016x}", random_seed());
   Json blocks_ = Json::array();
 };
@@ -183,23 +198,24 @@ HttpResponse anthropic_error(const ApiError& error) {
 
 void anthropic_messages(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
-  ServeRequest r;
-  r.sampler = m.options.sampler;
-  take_sampling(body, r.sampler);
-  r.sampler.seed = take_seed(body);
-  take_precedence(body, request, r);
+  ServeRequest r = sampled_request(m, request, body);
   r.stop = texts_field(body, "stop_sequences", kMostStops);
   const auto most = count_field(body, "max_tokens", 1, kAnyTokens);
   if (!most) bad_field("max_tokens", "'max_tokens' is missing");
   r.max_tokens = *most;
   r.prompt = prompt_of(m, body);
   const Json tools = tools_of(body);
-  const auto answer =
-      std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"), tools);
+  std::string grammar;
+  std::size_t most_calls = ~std::size_t{0};
   if (const Json& choice = field_of(body, "tool_choice"); choice.is_object()) {
     const std::string type = text_field(choice, "type");
-    if (type == "any" || type == "tool") answer->follow("lark", tool_grammar(tools, text_field(choice, "name")));
+    if (type == "any" || type == "tool") grammar = tool_grammar(tools, text_field(choice, "name"));
+    if (flag_field(choice, "disable_parallel_tool_use")) most_calls = 1;
   }
+  const bool begun = grammar.empty() && begins_in_thought(m.model.tokenizer(), r.prompt);
+  const auto answer = std::make_shared<MessageAnswer>(m, std::move(reply), std::move(r), flag_field(body, "stream"),
+                                                      AnswerReader(tools, begun, most_calls));
+  if (!grammar.empty()) answer->follow("lark", std::move(grammar));
   answer->start();
 }
 

@@ -4,9 +4,13 @@
 
 #include "base/log.hpp"
 #include "serve/anthropic_api.hpp"
+#include "serve/embeddings_api.hpp"
+#include "serve/infill.hpp"
 #include "serve/ollama_api.hpp"
 #include "serve/openai_api.hpp"
 #include "serve/request_fields.hpp"
+#include "serve/responses_api.hpp"
+#include "serve/sessions_api.hpp"
 #include "serve/status_api.hpp"
 
 namespace snug {
@@ -37,6 +41,12 @@ void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> repl
   add("cached_tokens_total", "counter", "Tokens of prompts that were there already.", s.cached_tokens);
   add("generated_tokens_total", "counter", "Tokens that were generated.", s.generated_tokens);
   add("busy_seconds_total", "counter", "Time in the model.", s.busy_seconds);
+  if (m.options.energy) {
+    const EnergyReport e = m.options.energy->report();
+    add("energy_joules_total", "counter", "Estimated energy of the processor while the model was at work.", e.joules);
+    if (e.tokens > 0)
+      add("joules_per_token", "gauge", "The same, for each token that was generated.", e.joules_per_token());
+  }
   add("memory_used_bytes", "gauge", "Bytes in the ledger.", l.used);
   if (l.limit != Ledger::kUnlimited) add("memory_budget_bytes", "gauge", "The budget.", l.limit);
   text += "# HELP snug_memory_bytes Bytes in the ledger, by what they are for.\n# TYPE snug_memory_bytes gauge\n";
@@ -56,6 +66,11 @@ constexpr ApiRoute kRoutes[] = {
     {"GET", "/v1/models", openai_models, openai_error},
     {"POST", "/v1/chat/completions", openai_chat, openai_error},
     {"POST", "/v1/completions", openai_completions, openai_error},
+    {"POST", "/v1/responses", openai_responses, openai_error},
+    {"POST", "/v1/embeddings", openai_embeddings, openai_error},
+    {"POST", "/infill", llama_infill, llama_error},
+    {"GET", "/snug/sessions", list_sessions, openai_error},
+    {"POST", "/snug/sessions", change_session, openai_error},
     {"POST", "/v1/messages", anthropic_messages, anthropic_error},
     {"POST", "/v1/messages/count_tokens", anthropic_count_tokens, anthropic_error},
     {"GET", "/api/version", ollama_version, ollama_error},
@@ -63,6 +78,8 @@ constexpr ApiRoute kRoutes[] = {
     {"POST", "/api/show", ollama_show, ollama_error},
     {"POST", "/api/chat", ollama_chat, ollama_error},
     {"POST", "/api/generate", ollama_generate, ollama_error},
+    {"POST", "/api/embed", ollama_embed, ollama_error},
+    {"POST", "/api/embeddings", ollama_embeddings, ollama_error},
 };
 
 bool same(std::string_view a, std::string_view b) {
@@ -123,6 +140,13 @@ std::unique_ptr<Constraint> ServedModel::constraint(const std::string& kind, con
 }
 
 Api::Api(ServedModel& model) : model_(model), thread_([this] { run(); }) {}
+
+HttpResponse Api::refusal(int status, const std::string& path, const std::string& why) {
+  const ApiError error(status, status >= 500 ? "server_error" : "invalid_request_error", why);
+  for (const ApiRoute& route : kRoutes)
+    if (route.path == path) return route.error(error);
+  return openai_error(error);
+}
 
 void Api::stop() {
   {

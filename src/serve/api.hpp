@@ -11,7 +11,9 @@
 
 #include "base/error.hpp"
 #include "generate/conversation.hpp"
+#include "serve/energy.hpp"
 #include "serve/http.hpp"
+#include "serve/response_store.hpp"
 #include "serve/scheduler.hpp"
 
 namespace snug {
@@ -44,6 +46,9 @@ struct ApiOptions {
   std::string chat_template;      ///< "": the file's own
   Bytes file_bytes = 0;           ///< of the model's file
   Bytes most_budget = 0;          ///< that makes sense on this machine
+  std::string sessions_folder;    ///< where requests may save sequences; "": nowhere
+  std::shared_ptr<ResponseStore> responses = std::make_shared<ResponseStore>();
+  std::shared_ptr<EnergyAccount> energy;  ///< null: it is not known what the model takes
   /// Changes the budget. Throws Error when that is less than is needed now.
   std::function<void(Bytes)> resize;
 };
@@ -86,6 +91,8 @@ public:
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
 
+  /// An error without a handler, in the shape of the API that the path belongs to.
+  static HttpResponse refusal(int status, const std::string& path, const std::string& why);
   /// The HttpHandler: takes the request to the API's thread.
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
   /// Lets go of what waits; nothing is answered any more.

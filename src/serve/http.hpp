@@ -10,9 +10,11 @@
 
 namespace snug {
 
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
+
 struct HttpRequest {
   std::string method, path, query, body;
-  std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
+  HttpHeaders headers;  ///< names in lower case
 
   /// "" when it is not there.
   std::string_view header(std::string_view name) const {
@@ -31,7 +33,12 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string type = "application/json", body;
-  std::vector<std::pair<std::string, std::string>> headers{};
+  HttpHeaders headers{};
+};
+
+/// What an answer took, for whoever keeps a record.
+struct ReplyTokens {
+  std::size_t prompt = 0, cached = 0, generated = 0;
 };
 
 /// Where one request is answered: send(), or begin(), any number of write(), end(). Thread-safe; what comes after the
@@ -40,13 +47,18 @@ class HttpReply {
 public:
   virtual ~HttpReply() = default;
   virtual void send(HttpResponse response) = 0;
-  virtual void begin(std::string_view type) = 0;
+  virtual void begin(std::string_view type, HttpHeaders headers = {}) = 0;
   virtual void write(std::string text) = 0;
   virtual void end() = 0;
   /// Called once, on the server's thread, when the client leaves before it was answered, or reads so slowly that it is
   /// given up.
   virtual void on_gone(std::function<void()> f) = 0;
+  /// Adds to what the answer took; nothing at all says that its first token is there.
+  virtual void note_tokens(const ReplyTokens&) {}
 };
+
+/// An answer to a request that is too large, or not HTTP, of which no more than the path is known (or not even that).
+using HttpRefusal = std::function<HttpResponse(int status, const std::string& path, const std::string& why)>;
 
 /// Called on the server's thread: must not block, nor throw.
 using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<HttpReply> reply)>;

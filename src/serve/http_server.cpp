@@ -32,6 +32,7 @@ using Code = boost::system::error_code;
 /// What all connections share. Used on the server's thread but for what is atomic.
 struct Shared {
   HttpHandler handler;
+  HttpRefusal refusal;
   HttpLimits limits;
   std::atomic<std::size_t> connections{0}, answering{0};
   std::atomic<bool> draining{false};
@@ -64,8 +65,7 @@ public:
     last_ = last;
     if (outgoing_.size() == 1) write_next();
   }
-  void begin(int status, std::string_view type, const std::vector<std::pair<std::string, std::string>>& headers,
-             std::optional<std::size_t> length) {
+  void begin(int status, std::string_view type, const HttpHeaders& headers, std::optional<std::size_t> length) {
     http::response<http::empty_body> head(static_cast<http::status>(status), version_);
     head.set(http::field::content_type, beast::string_view(type.data(), type.size()));
     for (const auto& [name, value] : headers) head.set(name, value);
@@ -134,8 +134,9 @@ private:
   void refuse(int status, const std::string& why) {
     keep_ = false;
     begin_answer();
-    begin(status, "text/plain; charset=utf-8", {}, why.size() + 1);
-    write(why + "\n", true);
+    if (!shared_->refusal) return send({status, "text/plain; charset=utf-8", why + "\n"});
+    const std::string target(parser_->get().target());
+    send(shared_->refusal(status, target.substr(0, target.find('?')), why));
   }
   void begin_answer() {
     gone_ = false, last_ = false, answering_ = true;
@@ -224,9 +225,9 @@ public:
     begun_ = ended_ = true;
     post([response = std::move(response)](Connection& c) mutable { c.send(std::move(response)); });
   }
-  void begin(std::string_view type) override {
+  void begin(std::string_view type, HttpHeaders headers) override {
     begun_ = true;
-    post([type = std::string(type)](Connection& c) { c.begin(200, type, {}, {}); });
+    post([type = std::string(type), headers = std::move(headers)](Connection& c) { c.begin(200, type, headers, {}); });
   }
   void write(std::string text) override {
     post([text = std::move(text)](Connection& c) mutable { c.write_piece(std::move(text)); });
@@ -296,10 +297,12 @@ struct HttpServer::State {
   }
 };
 
-HttpServer::HttpServer(const std::string& host, std::uint16_t port, HttpHandler handler, HttpLimits limits)
+HttpServer::HttpServer(const std::string& host, std::uint16_t port, HttpHandler handler, HttpLimits limits,
+                       HttpRefusal refusal)
     : state_(std::make_unique<State>()) {
   state_->shared->handler = std::move(handler);
   state_->shared->limits = limits;
+  state_->shared->refusal = std::move(refusal);
   Code error;
   const auto found = tcp::resolver(state_->io).resolve(host, std::to_string(port), tcp::resolver::passive, error);
   if (error) fail<IoError>("cannot listen on \"{}\": {}", host, error.message());

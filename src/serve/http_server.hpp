@@ -22,7 +22,9 @@ struct HttpLimits {
 class HttpServer {
 public:
   /// Listens on `host`:`port` (0: any free one). Throws IoError: not an address, in use.
-  HttpServer(const std::string& host, std::uint16_t port, HttpHandler handler, HttpLimits limits = {});
+  /// `refusal`: what a client is told whose request did not come whole.
+  HttpServer(const std::string& host, std::uint16_t port, HttpHandler handler, HttpLimits limits = {},
+             HttpRefusal refusal = {});
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -5,8 +5,10 @@
 #include <chrono>
 
 #include "serve/answer.hpp"
+#include "serve/answer_reader.hpp"
+#include "serve/infill.hpp"
+#include "serve/openai_shapes.hpp"
 #include "serve/request_fields.hpp"
-#include "serve/tool_calls.hpp"
 
 namespace snug {
 
@@ -31,17 +33,14 @@ Json details(const ServedModel& m) {
 }
 
 ServeRequest request_of(const ServedModel& m, const HttpRequest& request, const Json& body) {
-  ServeRequest r;
-  r.sampler = m.options.sampler;
-  r.max_tokens = kAnyTokens;
+  check_kv_fields(m, body);
   static const Json kNothing = Json::object();
   const Json& given = field_of(body, "options");
   const Json& options = given.is_object() ? given : kNothing;
-  take_sampling(options, r.sampler);
+  ServeRequest r = sampled_request(m, request, options);
+  r.max_tokens = kAnyTokens;
   if (const auto p = number_field(options, "repeat_penalty", 0.01, 100))
     r.sampler.repetition_penalty = static_cast<float>(*p);
-  r.sampler.seed = take_seed(options);
-  take_precedence(body, request, r);
   r.stop = texts_field(options, "stop", kMostStops);
   // Negative: until the end.
   if (const Json& n = field_of(options, "num_predict"); n.is_number_integer() && n > 0)
@@ -49,24 +48,30 @@ ServeRequest request_of(const ServedModel& m, const HttpRequest& request, const 
   return r;
 }
 
+std::optional<bool> thinking_of(const Json& body) {
+  if (!field_of(body, "think").is_boolean()) return {};
+  return flag_field(body, "think");
+}
+
 /// Lines of JSON, or one object.
 class LinesAnswer final : public Answer {
 public:
   LinesAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, ServeRequest request, bool stream, bool chat,
-              const Json& tools)
-      : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat), reader_(tools) {}
+              AnswerReader reader)
+      : Answer(model, std::move(reply), std::move(request)), stream_(stream), chat_(chat), reader_(std::move(reader)) {}
 
 private:
   using Clock = std::chrono::steady_clock;
   static std::int64_t nanoseconds(Clock::duration d) {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(d).count();
   }
-  Json line(const std::string& text) const {
+  Json line(const std::string& text, const std::string& thinking) const {
     Json json = {{"model", model_.options.model}, {"created_at", time_now()}};
     if (chat_)
       json["message"] = {{"role", "assistant"}, {"content", text}};
     else
       json["response"] = text;
+    if (!thinking.empty()) (chat_ ? json["message"] : json)["thinking"] = thinking;
     json["done"] = false;
     return json;
   }
@@ -82,13 +87,14 @@ private:
       reply_->write(error.body + "\n");
       return reply_->end();
     }
-    std::string text = reader_.push(event.text, calls_);
-    if (event.last()) text += reader_.finish(calls_);
-    text_ += text;
-    if (stream_ && !text.empty()) reply_->write(dump(line(text)) + "\n");
+    const AnswerPiece piece = reader_.push(event);
+    all_.text += piece.text, all_.thinking += piece.thinking;
+    all_.calls.insert(all_.calls.end(), piece.calls.begin(), piece.calls.end());
+    if (stream_ && !(piece.text.empty() && piece.thinking.empty()))
+      reply_->write(dump(line(piece.text, piece.thinking)) + "\n");
     if (!event.last()) return;
-    Json end = line(stream_ ? std::string() : text_);
-    for (const ToolCall& call : calls_)
+    Json end = stream_ ? line({}, {}) : line(all_.text, all_.thinking);
+    for (const ToolCall& call : all_.calls)
       end["message"]["tool_calls"].push_back({{"function", {{"name", call.name}, {"arguments", call.arguments}}}});
     const bool cut = event.reason == StopReason::max_tokens || event.reason == StopReason::context_full;
     end["done"] = true;
@@ -105,17 +111,17 @@ private:
   }
 
   bool stream_, chat_;
-  ToolCallReader reader_;
-  std::vector<ToolCall> calls_;
-  std::string text_;
+  AnswerReader reader_;
+  AnswerPiece all_;
   Clock::time_point start_ = Clock::now(), first_{};
 };
 
 void answer(ServedModel& m, std::shared_ptr<HttpReply> reply, const Json& body, ServeRequest request, bool chat,
             const Json& tools) {
-  const auto answer = std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request),
-                                                    flag_field(body, "stream", true), chat, tools);
   const Json& format = field_of(body, "format");
+  const bool begun = (format.is_null() || format == "") && begins_in_thought(m.model.tokenizer(), request.prompt);
+  const auto answer = std::make_shared<LinesAnswer>(m, std::move(reply), std::move(request),
+                                                    flag_field(body, "stream", true), chat, AnswerReader(tools, begun));
   if (format == "json")
     answer->follow("json_schema", schema_grammar({{"type", "object"}}));
   else if (format.is_object())
@@ -147,22 +153,27 @@ void ollama_tags(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
 void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   parse_body(request);
   const std::string& architecture = m.model.config().architecture;
-  const Json info = {{"general.architecture", architecture}, {architecture + ".context_length", m.scheduler.context()}};
+  const Json info = {{"general.architecture", architecture},
+                     {architecture + ".context_length", m.scheduler.context()},
+                     {architecture + ".embedding_length", m.model.config().width}};
+  Json capabilities = Json::array({"completion", "embedding"});
+  const std::string_view source = m.model.file().get_string("tokenizer.chat_template").value_or("");
+  if (source.find("tools") != source.npos) capabilities.push_back("tools");
+  if (source.find("<think>") != source.npos) capabilities.push_back("thinking");
+  if (find_infill_tokens(m.model.file(), m.model.tokenizer())) capabilities.push_back("insert");
   reply->send({.body = dump({{"modelfile", ""},
                              {"parameters", ""},
-                             {"template", m.model.file().get_string("tokenizer.chat_template").value_or("")},
+                             {"template", source},
                              {"details", details(m)},
                              {"model_info", info},
-                             {"capabilities", Json::array({"completion"})}})});
+                             {"capabilities", std::move(capabilities)}})});
 }
 
 void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   const Json body = parse_body(request);
   ServeRequest r = request_of(m, request, body);
-  std::optional<bool> thinking;
-  if (field_of(body, "think").is_boolean()) thinking = flag_field(body, "think");
-  const Json& tools = field_of(body, "tools");
-  r.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools.is_array() ? tools : Json(), thinking);
+  const Json tools = openai_tools(field_of(body, "tools"));
+  r.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools, thinking_of(body));
   answer(m, std::move(reply), body, std::move(r), true, tools);
 }
 
@@ -170,13 +181,15 @@ void ollama_generate(ServedModel& m, const HttpRequest& request, std::shared_ptr
   const Json body = parse_body(request);
   ServeRequest r = request_of(m, request, body);
   const std::string prompt = text_field(body, "prompt"), system = text_field(body, "system");
-  if (flag_field(body, "raw")) {
+  if (const std::string suffix = text_field(body, "suffix"); !suffix.empty()) {
+    r.prompt = infill_prompt(m, {.prefix = prompt, .suffix = suffix});
+  } else if (flag_field(body, "raw")) {
     r.prompt = m.encode(prompt, true);
   } else {
     Json messages = Json::array();
     if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
     messages.push_back({{"role", "user"}, {"content", prompt}});
-    r.prompt = m.chat_prompt(messages, Json(), {});
+    r.prompt = m.chat_prompt(messages, Json(), thinking_of(body));
   }
   answer(m, std::move(reply), body, std::move(r), false, Json());
 }

@@ -1,14 +1,16 @@
 #include "serve/openai_api.hpp"
 
 #include "serve/answer.hpp"
+#include "serve/answer_reader.hpp"
+#include "serve/infill.hpp"
+#include "serve/openai_shapes.hpp"
 #include "serve/request_fields.hpp"
-#include "serve/tool_calls.hpp"
 
 namespace snug {
 
 namespace {
 
-constexpr std::size_t kMostChoices = 128, kMostStops = 16, kMostLogprobs = 20;
+constexpr std::size_t kMostChoices = 128, kMostPrompts = 256, kMostTogether = 1024, kMostStops = 16, kMostLogprobs = 20;
 
 std::string_view finish_reason(StopReason reason) {
   return reason == StopReason::max_tokens || reason == StopReason::context_full ? "length" : "stop";
@@ -23,10 +25,7 @@ struct CommonFields {
 
 CommonFields common_fields(const ServedModel& model, const HttpRequest& request, const Json& body) {
   CommonFields f;
-  f.request.sampler = model.options.sampler;
-  take_sampling(body, f.request.sampler);
-  f.request.sampler.seed = take_seed(body);
-  take_precedence(body, request, f.request);
+  f.request = sampled_request(model, request, body);
   f.request.stop = texts_field(body, "stop", kMostStops);
   f.request.ignore_end = flag_field(body, "ignore_eos");
   f.choices = count_field(body, "n", 1, kMostChoices).value_or(1);
@@ -34,16 +33,6 @@ CommonFields common_fields(const ServedModel& model, const HttpRequest& request,
   if (const Json& options = field_of(body, "stream_options"); options.is_object())
     f.stream_usage = flag_field(options, "include_usage");
   return f;
-}
-
-Json usage_json(const std::vector<ServeUsage>& usages) {
-  std::size_t prompt = usages.empty() ? 0 : usages[0].prompt_tokens, generated = 0,
-              cached = usages.empty() ? 0 : usages[0].cached_tokens;
-  for (const ServeUsage& u : usages) generated += u.generated_tokens;
-  return {{"prompt_tokens", prompt},
-          {"completion_tokens", generated},
-          {"total_tokens", prompt + generated},
-          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
 }
 
 /// Choices, whole or as a stream.
@@ -68,10 +57,14 @@ protected:
   virtual std::string_view object() const = 0;
   virtual std::string_view piece_object() const = 0;
   virtual void begin_stream() {}
+  /// Of a whole answer: takes what has been added.
+  virtual void gather(std::size_t index, const ServeEvent& event) { results_[index].text += event.text; }
   /// One entry of "choices" of a whole answer.
   virtual Json whole(std::size_t index, const Choice& choice) = 0;
   /// The same of a piece of a stream.
   virtual Json piece(std::size_t index, const ServeEvent& event) = 0;
+  /// Of all choices, those that were no answer yet.
+  virtual std::size_t thinking_tokens() const { return 0; }
 
   void say(Json choices) {
     Json json = head(piece_object());
@@ -101,10 +94,20 @@ private:
     if (stream_) {
       say(Json::array({piece(index, event)}));
     } else {
-      choice.text += event.text;
+      gather(index, event);
       choice.tokens.insert(choice.tokens.end(), event.tokens.begin(), event.tokens.end());
     }
     if (event.last() && ++finished_ == results_.size()) finish();
+  }
+  Json usage() const {
+    ServeUsage all;
+    const std::size_t each = results_.size() / prompts_.size();
+    for (std::size_t i = 0; i < results_.size(); ++i) {
+      const ServeUsage& u = results_[i].usage;
+      all.generated_tokens += u.generated_tokens;
+      if (i % each == 0) all.prompt_tokens += u.prompt_tokens, all.cached_tokens += u.cached_tokens;
+    }
+    return openai_usage(all, thinking_tokens());
   }
   void fail_with(const std::string& why) {
     failed_ = true;
@@ -114,13 +117,11 @@ private:
     reply_->end();
   }
   void finish() {
-    std::vector<ServeUsage> usages;
-    for (const Choice& c : results_) usages.push_back(c.usage);
     if (stream_) {
       if (stream_usage_) {
         Json json = head(piece_object());
         json["choices"] = Json::array();
-        json["usage"] = usage_json(usages);
+        json["usage"] = usage();
         send(json);
       }
       reply_->write("data: [DONE]\n\n");
@@ -129,7 +130,7 @@ private:
     Json json = head(object());
     json["choices"] = Json::array();
     for (std::size_t i = 0; i < results_.size(); ++i) json["choices"].push_back(whole(i, results_[i]));
-    json["usage"] = usage_json(usages);
+    json["usage"] = usage();
     reply_->send({.body = dump(json)});
   }
 
@@ -149,10 +150,11 @@ Json bytes_json(const std::string& text) {
 
 class ChatAnswer final : public OpenAiAnswer {
 public:
-  ChatAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields, const Json& tools)
+  ChatAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields,
+             const AnswerReader& reader)
       : OpenAiAnswer(model, std::move(reply), fields, "chatcmpl"),
-        readers_(fields.choices, ToolCallReader(tools)),
-        calls_(fields.choices) {}
+        readers_(fields.choices, reader),
+        said_(fields.choices) {}
 
 private:
   std::string_view object() const override { return "chat.completion"; }
@@ -164,31 +166,40 @@ private:
                         {"logprobs", nullptr},
                         {"finish_reason", nullptr}}}));
   }
+  /// What has been added to a choice; said_ has all of it.
+  AnswerPiece read(std::size_t index, const ServeEvent& event) {
+    AnswerPiece piece = readers_[index].push(event), &all = said_[index];
+    all.thinking += piece.thinking, all.text += piece.text;
+    all.calls.insert(all.calls.end(), piece.calls.begin(), piece.calls.end());
+    return piece;
+  }
+  std::size_t thinking_tokens() const override {
+    std::size_t tokens = 0;
+    for (const AnswerReader& reader : readers_) tokens += reader.thinking_tokens();
+    return tokens;
+  }
+  void gather(std::size_t index, const ServeEvent& event) override { read(index, event); }
   Json whole(std::size_t index, const Choice& choice) override {
-    std::vector<ToolCall>& calls = calls_[index];
-    std::string text = readers_[index].push(choice.text, calls);
-    text += readers_[index].finish(calls);
-    Json message = {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
-    if (!calls.empty()) {
-      if (text.find_first_not_of(" \n") == text.npos) message["content"] = nullptr;
-      message["tool_calls"] = calls_json(calls, 0, false);
+    const AnswerPiece& said = said_[index];
+    Json message = {{"role", "assistant"}, {"content", said.text}, {"refusal", nullptr}};
+    if (!said.thinking.empty()) message["reasoning_content"] = said.thinking;
+    if (!said.calls.empty()) {
+      if (said.text.find_first_not_of(" \n") == std::string::npos) message["content"] = nullptr;
+      message["tool_calls"] = calls_json(said.calls, 0, false);
     }
     return {{"index", index},
             {"message", message},
             {"logprobs", logprobs(choice.tokens)},
-            {"finish_reason", calls.empty() ? finish_reason(*choice.reason) : "tool_calls"}};
+            {"finish_reason", said.calls.empty() ? finish_reason(*choice.reason) : "tool_calls"}};
   }
   Json piece(std::size_t index, const ServeEvent& event) override {
-    std::vector<ToolCall> calls;
-    std::string text = readers_[index].push(event.text, calls);
-    if (event.last()) text += readers_[index].finish(calls);
+    const AnswerPiece added = read(index, event);
+    const std::size_t calls = said_[index].calls.size();
     Json delta = Json::object();
-    if (!text.empty()) delta["content"] = text;
-    if (!calls.empty()) delta["tool_calls"] = calls_json(calls, calls_[index].size(), true);
-    calls_[index].insert(calls_[index].end(), calls.begin(), calls.end());
-    const std::string_view reason = !event.reason           ? ""
-                                    : calls_[index].empty() ? finish_reason(*event.reason)
-                                                            : "tool_calls";
+    if (!added.thinking.empty()) delta["reasoning_content"] = added.thinking;
+    if (!added.text.empty()) delta["content"] = added.text;
+    if (!added.calls.empty()) delta["tool_calls"] = calls_json(added.calls, calls - added.calls.size(), true);
+    const std::string_view reason = !event.reason ? "" : calls == 0 ? finish_reason(*event.reason) : "tool_calls";
     return {{"index", index},
             {"delta", delta},
             {"logprobs", logprobs(event.tokens)},
@@ -223,25 +234,29 @@ private:
     return {{"content", std::move(content)}, {"refusal", nullptr}};
   }
 
-  std::vector<ToolCallReader> readers_;
-  std::vector<std::vector<ToolCall>> calls_;  ///< of each choice so far
+  std::vector<AnswerReader> readers_;
+  std::vector<AnswerPiece> said_;  ///< of each choice so far
 };
 
 class TextAnswer final : public OpenAiAnswer {
 public:
-  TextAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields, std::string echo)
+  /// `echo`: what each choice's text begins with.
+  TextAnswer(ServedModel& model, std::shared_ptr<HttpReply> reply, const CommonFields& fields,
+             std::vector<std::string> echo)
       : OpenAiAnswer(model, std::move(reply), fields, "cmpl"), echo_(std::move(echo)) {}
 
 private:
   std::string_view object() const override { return "text_completion"; }
   std::string_view piece_object() const override { return "text_completion"; }
+  std::string echo(std::size_t index) const {
+    return echo_.empty() ? std::string() : echo_[index * echo_.size() / choices_];
+  }
   void begin_stream() override {
-    if (echo_.empty()) return;
-    for (std::size_t i = 0; i < choices_; ++i)
-      say(Json::array({{{"text", echo_}, {"index", i}, {"logprobs", nullptr}, {"finish_reason", nullptr}}}));
+    for (std::size_t i = 0; i < choices_ && !echo_.empty(); ++i)
+      say(Json::array({{{"text", echo(i)}, {"index", i}, {"logprobs", nullptr}, {"finish_reason", nullptr}}}));
   }
   Json whole(std::size_t index, const Choice& choice) override {
-    return {{"text", echo_ + choice.text},
+    return {{"text", echo(index) + choice.text},
             {"index", index},
             {"logprobs", logprobs(choice.tokens)},
             {"finish_reason", finish_reason(*choice.reason)}};
@@ -264,34 +279,8 @@ private:
     }
     return {{"tokens", texts}, {"token_logprobs", values}, {"top_logprobs", tops}};
   }
-  std::string echo_;
+  std::vector<std::string> echo_;
 };
-
-/// Kind and text for Grammars; empty: none.
-std::pair<std::string, std::string> wanted_grammar(const Json& format) {
-  if (format.is_null()) return {};
-  if (!format.is_object()) bad_field("response_format", "'response_format' must be an object");
-  const std::string type = text_field(format, "type", "text");
-  if (type == "text") return {};
-  if (type == "json_object") return {"json_schema", schema_grammar({{"type", "object"}})};
-  if (type == "regex") return {"regex", text_field(format, "pattern")};
-  if (type == "grammar") return {"lark", text_field(format, "grammar")};
-  if (type != "json_schema")
-    bad_field("response_format", "its type must be text, json_object, json_schema, regex or grammar");
-  const Json& wrapped = field_of(format, "json_schema");
-  const Json& schema = wrapped.is_object() ? field_of(wrapped, "schema") : field_of(format, "schema");
-  if (!schema.is_object() && !schema.is_boolean()) bad_field("response_format", "'json_schema' has no 'schema'");
-  return {"json_schema", schema_grammar(schema)};
-}
-
-/// Tools of kinds that a template cannot show are left out.
-Json known_tools(const Json& tools) {
-  if (!tools.is_array()) return nullptr;
-  Json known = Json::array();
-  for (const Json& tool : tools)
-    if (tool.is_object() && field_of(tool, "type") == "function") known.push_back(tool);
-  return known.empty() ? Json() : known;
-}
 
 }  // namespace
 
@@ -323,21 +312,23 @@ void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
                                   .value_or(count_field(body, "max_tokens", 1, kAnyTokens).value_or(kAnyTokens));
   if (flag_field(body, "logprobs"))
     fields.request.logprobs = count_field(body, "top_logprobs", 0, kMostLogprobs).value_or(0);
-  const auto [kind, grammar] = wanted_grammar(field_of(body, "response_format"));
+  const Json& choice = field_of(body, "tool_choice");
+  const Json tools = choice == "none" ? Json() : openai_tools(field_of(body, "tools"));
+  WantedGrammar grammar = openai_grammar(field_of(body, "response_format"), "response_format");
+  if (choice == "required" || choice.is_object()) {
+    const Json& function = choice.is_object() ? field_of(choice, "function") : Json();
+    grammar = {"lark", tool_grammar(tools, function.is_object() ? text_field(function, "name") : std::string())};
+  }
   std::optional<bool> thinking;
   if (const Json& extra = field_of(body, "chat_template_kwargs");
       extra.is_object() && extra.contains("enable_thinking"))
     thinking = flag_field(extra, "enable_thinking");
-  const Json& choice = field_of(body, "tool_choice");
-  const Json tools = choice == "none" ? Json() : known_tools(field_of(body, "tools"));
   fields.request.prompt = m.chat_prompt(checked_messages(field_of(body, "messages")), tools, thinking);
-  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, tools);
-  if (choice == "required" || choice.is_object()) {
-    const Json& function = choice.is_object() ? field_of(choice, "function") : Json();
-    answer->follow("lark", tool_grammar(tools, function.is_object() ? text_field(function, "name") : std::string()));
-  } else {
-    answer->follow(kind, grammar);
-  }
+  // What follows a grammar is no thought.
+  const bool begun = !grammar && begins_in_thought(m.model.tokenizer(), fields.request.prompt);
+  const AnswerReader reader(tools, begun, flag_field(body, "parallel_tool_calls", true) ? ~std::size_t{0} : 1);
+  const auto answer = std::make_shared<ChatAnswer>(m, std::move(reply), fields, reader);
+  answer->follow(grammar.kind, grammar.text);
   answer->start();
 }
 
@@ -346,22 +337,31 @@ void openai_completions(ServedModel& m, const HttpRequest& request, std::shared_
   CommonFields fields = common_fields(m, request, body);
   fields.request.max_tokens = count_field(body, "max_tokens", 1, kAnyTokens).value_or(16);
   fields.request.logprobs = count_field(body, "logprobs", 0, kMostLogprobs);
-  const Json& prompt = field_of(body, "prompt");
-  if (prompt.is_array() && !prompt.empty() && prompt[0].is_number_integer()) {
-    for (const Json& token : prompt) {
-      if (!token.is_number_integer() || token < 0 || token >= m.model.config().vocab_size)
-        bad_field("prompt", "'prompt' has something that is no token of this model");
-      fields.request.prompt.push_back(token.get<TokenId>());
-    }
+  if (const auto best = count_field(body, "best_of", 1, kMostChoices); best && *best > fields.choices)
+    bad_field("best_of", "'best_of' must not be more than 'n': all choices are given out, none is left out");
+  std::vector<std::vector<TokenId>> prompts;
+  std::vector<std::string> echo;
+  if (!text_field(body, "suffix").empty()) {
+    if (!field_of(body, "prompt").is_string()) bad_field("prompt", "with 'suffix', 'prompt' must be one text");
+    prompts = {infill_prompt(m, {.prefix = text_field(body, "prompt"), .suffix = text_field(body, "suffix")})};
+    if (flag_field(body, "echo")) echo = {text_field(body, "prompt")};
   } else {
-    const std::vector<std::string> texts = texts_field(body, "prompt", 1);
-    fields.request.prompt = m.encode(texts.empty() ? std::string() : texts[0], false);
+    prompts = prompts_field(m, body, "prompt", kMostPrompts);
+    if (prompts.empty()) prompts = {m.encode({}, false)};
+    for (const std::vector<TokenId>& prompt : prompts) {
+      if (prompt.empty()) bad_field("prompt", "'prompt' is empty, and this model has no token to begin with");
+      if (flag_field(body, "echo")) echo.push_back(m.model.tokenizer().decode(prompt));
+    }
   }
-  if (fields.request.prompt.empty())
-    bad_field("prompt", "'prompt' is empty, and this model has no token to begin with");
-  std::string echo;
-  if (flag_field(body, "echo")) echo = m.model.tokenizer().decode(fields.request.prompt);
-  std::make_shared<TextAnswer>(m, std::move(reply), fields, std::move(echo))->start();
+  fields.choices *= prompts.size();
+  if (fields.choices > kMostTogether)
+    bad_field("n",
+              fmt::format("'n' for each prompt makes {} answers, at most {} are given", fields.choices, kMostTogether));
+  const WantedGrammar grammar = openai_grammar(field_of(body, "response_format"), "response_format");
+  const auto answer = std::make_shared<TextAnswer>(m, std::move(reply), fields, std::move(echo));
+  answer->ask(std::move(prompts));
+  answer->follow(grammar.kind, grammar.text);
+  answer->start();
 }
 
 }  // namespace snug

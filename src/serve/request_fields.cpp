@@ -1,6 +1,7 @@
 #include "serve/request_fields.hpp"
 
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <random>
 
@@ -38,6 +39,85 @@ void take_sampling(const Json& body, SamplerOptions& s) {
   take("presence_penalty", -2, 2, s.presence_penalty);
   take("frequency_penalty", -2, 2, s.frequency_penalty);
   if (const auto k = count_field(body, "top_k", 0, 1'000'000)) s.top_k = static_cast<std::uint32_t>(*k);
+}
+
+namespace {
+
+constexpr std::size_t kMostBiases = 4096;
+
+/// {"TOKEN": what is added to its logit}
+void take_logit_bias(const ServedModel& m, const Json& body, SamplerOptions& s) {
+  const Json& biases = field_of(body, "logit_bias");
+  if (biases.is_null()) return;
+  if (!biases.is_object() || biases.size() > kMostBiases)
+    bad_field("logit_bias", fmt::format("'logit_bias' must be an object of at most {} tokens", kMostBiases));
+  for (const auto& [name, bias] : biases.items()) {
+    TokenId token = -1;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), token);
+    if (error != std::errc() || end != name.data() + name.size() || token < 0 ||
+        static_cast<std::size_t>(token) >= m.model.config().vocab_size)
+      bad_field("logit_bias", fmt::format("'logit_bias': \"{}\" is no token of this model", name));
+    if (!bias.is_number() || !(bias >= -100 && bias <= 100))
+      bad_field("logit_bias", "'logit_bias' must have numbers between -100 and 100");
+    s.logit_bias.emplace_back(token, bias.get<float>());
+  }
+}
+
+std::vector<TokenId> tokens_of(const ServedModel& m, const Json& list, const char* name) {
+  std::vector<TokenId> tokens;
+  for (const Json& token : list) {
+    if (!token.is_number_integer() || token < 0 || token >= m.model.config().vocab_size)
+      bad_field(name, fmt::format("'{}' has something that is no token of this model", name));
+    tokens.push_back(token.get<TokenId>());
+  }
+  return tokens;
+}
+
+}  // namespace
+
+ServeRequest sampled_request(const ServedModel& m, const HttpRequest& request, const Json& body) {
+  check_kv_fields(m, body);
+  ServeRequest r;
+  r.sampler = m.options.sampler;
+  take_sampling(body, r.sampler);
+  take_logit_bias(m, body, r.sampler);
+  r.sampler.seed = take_seed(body);
+  take_precedence(body, request, r);
+  return r;
+}
+
+void check_kv_fields(const ServedModel& m, const Json& body) {
+  if (const std::string kv = text_field(body, "kv"); !kv.empty()) {
+    std::string name;
+    try {
+      name = parse_kv_choice(kv).name();
+    } catch (const Error& e) {
+      bad_field("kv", e.what());
+    }
+    if (name != m.model.kv_name())
+      bad_field("kv", fmt::format("this server keeps keys and values as {}, not {}: that is chosen when it starts "
+                                  "(--kv)",
+                                  m.model.kv_name(), name));
+  }
+  if (const std::string policy = text_field(body, "kv_policy", "none"); policy != "none")
+    bad_field("kv_policy", fmt::format("this server keeps all tokens: its 'kv_policy' is none, not {}", policy));
+}
+
+std::vector<std::vector<TokenId>> prompts_field(const ServedModel& m, const Json& body, const char* name,
+                                                std::size_t most) {
+  const Json& value = field_of(body, name);
+  if (value.is_null()) return {};
+  if (value.is_string()) return {m.encode(value.get<std::string>(), false)};
+  if (!value.is_array() || value.empty() || (!value[0].is_number() && value.size() > most))
+    bad_field(name, fmt::format("'{}' must be a text, tokens, or a list of at most {} of them", name, most));
+  if (value[0].is_number()) return {tokens_of(m, value, name)};
+  std::vector<std::vector<TokenId>> prompts;
+  for (const Json& prompt : value) {
+    if (!prompt.is_string() && !prompt.is_array())
+      bad_field(name, fmt::format("'{}' must have texts or lists of tokens only", name));
+    prompts.push_back(prompt.is_string() ? m.encode(prompt.get<std::string>(), false) : tokens_of(m, prompt, name));
+  }
+  return prompts;
 }
 
 std::uint64_t take_seed(const Json& body) {

@@ -16,6 +16,14 @@ Json parse_body(const HttpRequest& request);
 
 /// temperature, top_p, top_k, min_p, typical_p and penalties, where the body has them.
 void take_sampling(const Json& body, SamplerOptions& sampler);
+/// A request with the fields of sampling, "seed" and "logit_bias". Throws ApiError, also when it names a way of
+/// keeping keys and values that is not this server's (check_kv_fields).
+ServeRequest sampled_request(const ServedModel& model, const HttpRequest& request, const Json& body);
+/// Extra fields: "kv" may name the codec that this server runs with, "kv_policy" nothing but "none".
+void check_kv_fields(const ServedModel& model, const Json& body);
+/// A text, a list of texts, tokens, or a list of lists of tokens: prompts, at most so many. None: it is not there.
+std::vector<std::vector<TokenId>> prompts_field(const ServedModel& model, const Json& body, const char* name,
+                                                std::size_t most);
 /// "seed", or one that nobody had before.
 std::uint64_t take_seed(const Json& body);
 std::uint64_t random_seed();

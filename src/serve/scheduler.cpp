@@ -119,7 +119,6 @@ void Scheduler::load_kept() {
 
 void Scheduler::save_kept() {
   std::vector<std::vector<TokenId>> saved;
-  KvSwap* const swap = model_.swap();
   while (prefixes_.size() > 0 && saved.size() < kMostSaved) {
     const PrefixStore::Node node = prefixes_.take_newest();
     const auto holds = [&](const std::vector<TokenId>& other) {
@@ -127,11 +126,7 @@ void Scheduler::save_kept() {
     };
     if (std::any_of(saved.begin(), saved.end(), holds)) continue;
     try {
-      if (node.sequence->swapped()) {
-        const auto transfer = node.sequence->swap_in();
-        while (!transfer->done()) swap->wait(), swap->collect();
-        if (!transfer->error().empty()) fail<IoError>("{}", transfer->error());
-      }
+      model_.bring_back(*node.sequence);
       save_to_folder(options_.kv_folder, model_, *node.sequence, node.tokens);
       saved.push_back(node.tokens);
     } catch (const Error& e) {
@@ -148,7 +143,8 @@ void Scheduler::run() {
       while (model_.swap()->wait()) model_.swap()->collect();
     {
       std::unique_lock lock(mutex_);
-      if (idle()) wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
+      if (idle())
+        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty(); });
       if (stop_) break;
     }
     take_new();
@@ -156,11 +152,13 @@ void Scheduler::run() {
     admit();
     look_ahead();
     if (!running_.empty()) step();
+    work_on_task();
   }
   take_new();
   for (auto* jobs : {&running_, &coming_})
     while (!jobs->empty()) finish(JobPtr(jobs->front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
+  fail_tasks("the server stops");
   if (!options_.kv_folder.empty()) save_kept();
 }
 
@@ -347,7 +345,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   std::erase(running_, job);
   std::erase(coming_, job);
   std::erase(waiting_, job);
-  full_ = false;
+  full_ = task_waits_ = false;
   if (reason && *reason != StopReason::cancelled) {
     lengths_.push_back(job->generated());
     if (lengths_.size() > kLengths) lengths_.pop_front();

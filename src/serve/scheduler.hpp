@@ -21,6 +21,7 @@
 
 #include "generate/session.hpp"
 #include "serve/prefix_store.hpp"
+#include "serve/scheduler_task.hpp"
 #include "text/constraint.hpp"
 
 namespace snug {
@@ -128,6 +129,8 @@ public:
   void check(const ServeRequest& request) const;
   /// The same.
   std::uint64_t submit(ServeRequest request, Sink sink);
+  /// Does it beside the requests (scheduler_tasks.cpp). Throws Error when the server stops.
+  void submit(std::shared_ptr<SchedulerTask> task);
   /// Ends it with StopReason::cancelled, if it is still under way.
   void cancel(std::uint64_t id);
   SchedulerStats stats() const;
@@ -149,6 +152,9 @@ private:
   std::size_t prompt_rows(std::size_t decoding) const;
   void after_step(const JobPtr& job, std::size_t rows, std::span<float> logits);
   void choose_token(Job& job, std::span<float> logits);
+  void work_on_task();
+  bool take_from_task();
+  void fail_tasks(const std::string& why);
   void note(std::string what);
   void publish();
   void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
@@ -207,6 +213,7 @@ private:
   std::vector<JobPtr> coming_;   ///< their sequences are being read back
   std::vector<JobPtr> running_;  ///< by arrival
   bool full_ = false;            ///< one had to give way: nobody comes in before another has finished
+  bool task_waits_ = false;      ///< the first task found no room: not before another has finished
   PrefixStore prefixes_;
   std::map<std::string, double> served_;  ///< tokens of each owner (VTC, arXiv 2401.00588)
   std::uint64_t places_ = 0;              ///< in the order of those that wait
@@ -218,6 +225,7 @@ private:
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<JobPtr> fresh_;
+  std::deque<std::shared_ptr<SchedulerTask>> tasks_;  ///< the first is under way
   std::vector<std::uint64_t> cancelled_;
   std::map<std::string, std::size_t> under_way_;  ///< requests of each owner
   std::size_t all_under_way_ = 0;

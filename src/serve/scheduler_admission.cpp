@@ -259,7 +259,7 @@ void Scheduler::make_room() {
     swap->wait();
     return swap->collect();
   }
-  if (shed_prefix()) return;
+  if (shed_prefix() || take_from_task()) return;
   if (running_.size() > 1) {
     full_ = true;
     return give_way(last_come(), "no room in the budget");

@@ -27,6 +27,9 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
   }
   for (const SchedulerEvent& e : s.events)
     events.push_back({{"seconds_ago", std::chrono::duration<double>(now - e.when).count()}, {"what", e.what}});
+  Json energy;
+  if (m.options.energy)
+    if (const EnergyReport e = m.options.energy->report(); e.tokens > 0) energy = e.joules_per_token();
   const bool limited = l.limit != Ledger::kUnlimited;
   reply->send({.body = dump({{"model", m.options.model},
                              {"kv", m.model.kv_name()},
@@ -44,6 +47,7 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                              {"generated_tokens", s.generated_tokens},
                              {"prompt_tokens", s.prompt_tokens},
                              {"cached_tokens", s.cached_tokens},
+                             {"joules_per_token", std::move(energy)},
                              {"requests", std::move(requests)},
                              {"events", std::move(events)}})});
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "serve/partial_mark.hpp"
 #include "serve/request_fields.hpp"
 
 namespace snug {
@@ -9,13 +10,6 @@ namespace snug {
 namespace {
 
 constexpr std::string_view kBegin = "<tool_call>", kEnd = "</tool_call>";
-
-/// Bytes at the end of `text` that `mark` may begin with.
-std::size_t begun(std::string_view text, std::string_view mark) {
-  for (std::size_t n = std::min(text.size(), mark.size() - 1); n > 0; --n)
-    if (text.substr(text.size() - n) == mark.substr(0, n)) return n;
-  return 0;
-}
 
 bool read_call(std::string_view text, ToolCall& call) {
   const Json json = Json::parse(text, nullptr, false);
@@ -48,7 +42,7 @@ std::string ToolCallReader::push(std::string_view text, std::vector<ToolCall>& c
   while (true) {
     const std::size_t begin = pending_.find(kBegin);
     if (begin == pending_.npos) {
-      const std::size_t keep = begun(pending_, kBegin);
+      const std::size_t keep = partial_mark(pending_, kBegin);
       out += pending_.substr(0, pending_.size() - keep);
       pending_.erase(0, pending_.size() - keep);
       return out;

@@ -38,6 +38,9 @@ constexpr std::string_view kEnds[] = {"<|im_end|>",
                                       "<\xEF\xBD\x9C"
                                       "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
 
+/// After what was filled in, models that were trained on whole repositories go on with the next file.
+constexpr std::string_view kInfillEnds[] = {"<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<file_sep>"};
+
 /// Pre-tokenizers whose models begin with BOS when the file does not say.
 constexpr std::string_view kBeginsWithBos[] = {"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "tekken"};
 
@@ -70,8 +73,11 @@ Vocabulary::Vocabulary(const GgufFile& file)
   adds_bos = file.get_bool("tokenizer.ggml.add_bos_token").value_or(sentencepiece || begins) && bos >= 0;
   adds_eos = file.get_bool("tokenizer.ggml.add_eos_token").value_or(false) && eos >= 0;
   adds_space_prefix = file.get_bool("tokenizer.ggml.add_space_prefix").value_or(sentencepiece);
-  for (const TokenId end : {eos, id("eot_token_id", -1), id("eom_token_id", -1)})
+  for (const TokenId end : {eos, id("eot_token_id", -1), id("eom_token_id", -1), id("fim_pad_token_id", -1),
+                            id("fim_rep_token_id", -1), id("fim_sep_token_id", -1)})
     if (end >= 0) ends.insert(end);
+  for (const std::string_view text : kInfillEnds)
+    if (const TokenId end = index.find(text); end >= 0) ends.insert(end);
   for (const std::string_view text : kEnds)
     if (const TokenId end = index.find(text); end >= 0) {
       ends.insert(end);

@@ -1,0 +1,38 @@
+// Responses are kept for who made them, within bounds.
+
+#include "serve/response_store.hpp"
+
+#include <gtest/gtest.h>
+
+namespace snug {
+namespace {
+
+TEST(ResponseStoreTest, TheLastOnesAreKept) {
+  ResponseStore store(3, kMiB);
+  for (const char* id : {"a", "b", "c"}) store.put(id, "", std::string("said ") + id);
+  EXPECT_EQ(store.get("a", ""), "said a");  // used last now
+  store.put("d", "", "said d");
+  EXPECT_EQ(store.get("b", ""), std::nullopt);
+  EXPECT_EQ(store.get("a", ""), "said a");
+  EXPECT_EQ(store.size(), 3u);
+}
+
+TEST(ResponseStoreTest, OnlyTheirOwnerGetsThem) {
+  ResponseStore store;
+  store.put("a", "key one", "secret");
+  EXPECT_EQ(store.get("a", "key two"), std::nullopt);
+  EXPECT_EQ(store.get("a", ""), std::nullopt);
+  EXPECT_EQ(store.get("a", "key one"), "secret");
+}
+
+TEST(ResponseStoreTest, TheirBytesAreBounded) {
+  ResponseStore store(1000, 100 * kKiB);
+  for (int i = 0; i < 50; ++i) store.put(std::to_string(i), "", std::string(10 * kKiB, 'x'));
+  EXPECT_EQ(store.size(), 9u);
+  store.put("large", "", std::string(200 * kKiB, 'x'));
+  EXPECT_EQ(store.get("large", ""), std::nullopt);
+  EXPECT_EQ(store.size(), 9u);
+}
+
+}  // namespace
+}  // namespace snug
