@@ -18,7 +18,7 @@ struct Record {
   std::string method, path;
   Clock::time_point start = Clock::now();
   std::optional<Clock::time_point> first_token;
-  int status = 500;  // what the server says when nobody answers
+  int status = 0;
   std::size_t bytes = 0;
   ReplyTokens tokens;
   bool left = false;
@@ -54,6 +54,7 @@ public:
   Watched(Front& front, std::shared_ptr<HttpReply> inner, std::shared_ptr<Record> record, HttpHeaders headers)
       : front_(front), inner_(std::move(inner)), record_(std::move(record)), headers_(std::move(headers)) {}
   ~Watched() override {
+    if (!begun_) send(front_.options_.refusal(500, record_->path, "no answer"));
     inner_ = nullptr;
     if (front_.options_.log) front_.options_.log(record_->line());
     const std::lock_guard lock(front_.mutex_);
@@ -97,6 +98,7 @@ public:
 
 private:
   void begun(int status, std::size_t bytes) {
+    begun_ = true;
     const std::lock_guard lock(record_->mutex);
     record_->status = status;
     record_->bytes += bytes;
@@ -107,6 +109,7 @@ private:
   std::shared_ptr<HttpReply> inner_;
   std::shared_ptr<Record> record_;
   HttpHeaders headers_;
+  bool begun_ = false;
 };
 
 void Front::handle(HttpRequest request, std::shared_ptr<HttpReply> inner) {

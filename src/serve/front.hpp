@@ -17,7 +17,7 @@ struct FrontOptions {
   std::vector<std::string> origins{};  ///< whose pages may ask (CORS); "*": all; none: none but our own
   /// Takes a line of JSON for each request: times, sizes, tokens, nothing of what was said. On any thread.
   std::function<void(const std::string& line)> log{};
-  HttpRefusal refusal;  ///< what clients get that come too early or too late
+  HttpRefusal refusal;  ///< what clients get that come too early or too late, or whom nobody answers
 };
 
 /// GET /ready answers 503 until open() and from drain() on; GET /health is for the APIs once there are some.

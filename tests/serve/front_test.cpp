@@ -148,7 +148,7 @@ TEST_F(FrontTest, EveryRequestIsRecordedWithoutItsText) {
   EXPECT_LE(line["first_token_seconds"], line["seconds"]);
   EXPECT_EQ(line.dump().find("secret"), std::string::npos);
   EXPECT_EQ(line["time"].get<std::string>().size(), std::string("2026-01-01T00:00:00.000Z").size());
-  ask(front, get("/nothing"));
+  EXPECT_EQ(ask(front, get("/nothing")).response.body, "/nothing: no answer");
   EXPECT_EQ(lines_.back()["status"], 500);
   EXPECT_FALSE(lines_.back().contains("prompt_tokens"));
 }
