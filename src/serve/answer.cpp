@@ -5,6 +5,7 @@ namespace snug {
 void Answer::start() {
   // Checked here, before a stream says that all is well.
   model_.scheduler.check(request_);
+  if (model_.before_submit && !model_.before_submit(request_, choices_)) return;
   std::vector<std::shared_ptr<Constraint>> constraints(choices_);
   for (auto& constraint : constraints)
     if (!kind_.empty()) constraint = model_.constraint(kind_, grammar_);

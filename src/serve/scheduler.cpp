@@ -50,7 +50,9 @@ struct Scheduler::Job {
         sink(std::move(s)),
         sampler(request.sampler),
         filter(request.stop),
-        history(request.prompt) {}
+        history(request.prompt) {
+    if (request.kept) branches.insert(request.kept->begin(), request.kept->end());
+  }
 
   std::uint64_t id;
   ServeRequest request;
@@ -363,7 +365,7 @@ void Scheduler::step() {
 
 void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float> logits) {
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
-  if (read_prompt || job->branches.contains(job->fed())) {
+  if ((read_prompt && !job->request.kept) || job->branches.contains(job->fed())) {
     try {
       prefixes_.add(job->held(), job->sequence->fork());
     } catch (const OutOfBudget&) {
@@ -437,7 +439,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   if (reason == StopReason::stop_string) event.stop = job->filter.found;
   event.error = std::move(error);
   event.usage.prompt_tokens = job->request.prompt.size();
-  if (job->sequence && job->fed() > 0 && event.error.empty()) {
+  if (job->sequence && job->fed() > 0 && event.error.empty() && !job->request.kept) {
     std::vector<TokenId> held = job->held();  // before the sequence moves
     prefixes_.add(std::move(held), std::move(job->sequence));
   }

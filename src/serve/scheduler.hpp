@@ -28,6 +28,9 @@ struct ServeRequest {
   bool ignore_end = false;
   std::optional<std::size_t> logprobs;     ///< of each token, beside so many of the likeliest
   std::shared_ptr<Constraint> constraint;  ///< what the answer must follow, its own; null: nothing
+  /// Lengths at which later requests leave this prompt, where that is known beforehand: its sequence is kept there and
+  /// nowhere else.
+  std::optional<std::vector<std::size_t>> kept;
 };
 
 struct TokenLogprob {
