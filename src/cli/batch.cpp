@@ -26,10 +26,17 @@ struct Options {
   ApiOptions api;
 };
 
-/// Requests at work at a time. Memory for keys and values decides how many there are really; each also needs a row of a
-/// step and its logits, which may take an eighth of the budget.
-std::size_t most_requests(const Model& model, Bytes budget, Bytes logits) {
-  return std::clamp<std::size_t>(static_cast<std::size_t>(budget / 8 / logits), 1, model.max_rows());
+Bytes logits_bytes(const Model& model) {
+  return Bytes{model.config().vocab_size} * sizeof(float);
+}
+
+/// Requests at work at a time: memory decides how many there are really. Each needs logits and a row of a step beside
+/// its keys and values; this is for how many there would be memory if each had two pages to itself.
+std::size_t most_requests(const Model& model, const LedgerReport& memory) {
+  constexpr std::size_t kOwnTokens = 128;
+  const Bytes left = std::max(memory.limit - std::min(memory.used, memory.limit), memory.limit / 8);
+  const Bytes each = logits_bytes(model) + model.kv_bytes(kOwnTokens);
+  return static_cast<std::size_t>(std::clamp<Bytes>(left / each, 1, model.max_rows()));
 }
 
 std::string time_text(double seconds) {
@@ -97,10 +104,9 @@ void run_batch(Options& o, const CLI::App& command) {
   recommended_sampling(engine.model->file(), command, o.api.sampler);
   journal.begin(belongs_to(o, input, engine), input.size());
 
-  const Bytes logits = Bytes{engine.model->config().vocab_size} * sizeof(float);
-  o.scheduler.max_batch =
-      o.max_batch ? o.max_batch : most_requests(*engine.model, engine.ledger->report().limit, logits);
-  const Reservation for_logits = engine.ledger->reserve(Tag::activations, o.scheduler.max_batch * logits);
+  o.scheduler.max_batch = o.max_batch ? o.max_batch : most_requests(*engine.model, engine.ledger->report());
+  const Reservation for_logits =
+      engine.ledger->reserve(Tag::activations, o.scheduler.max_batch * logits_bytes(*engine.model));
   const std::filesystem::path model_path(o.engine.model);
   o.api.model = model_path.extension() == ".gguf" ? model_path.stem().string() : model_path.filename().string();
   Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);

@@ -27,8 +27,11 @@ struct Record {
   std::size_t result = 0;  ///< where it begins in the line
 };
 
-std::uint64_t hash_of_result(std::string_view result) {
-  return hash_of(std::as_bytes(std::span(result)));
+std::uint64_t hash_of_record(const Record& r, std::string_view result) {
+  Hash hash;
+  hash.add_value(std::uint64_t{r.index}), hash.add_value(r.status);
+  hash.add(std::as_bytes(std::span(result)));
+  return hash.value();
 }
 
 std::optional<Record> parse_record(const Line& line) {
@@ -44,7 +47,7 @@ std::optional<Record> parse_record(const Line& line) {
   };
   if (!take(r.index, 10) || !take(r.status, 10) || !take(hash, 16)) return {};
   r.result = static_cast<std::size_t>(at - line.text.data());
-  if (hash_of_result(std::string_view(line.text).substr(r.result)) != hash) return {};
+  if (hash_of_record(r, std::string_view(line.text).substr(r.result)) != hash) return {};
   return r;
 }
 
@@ -58,23 +61,23 @@ BatchJournal::BatchJournal(std::string out) : out_(std::move(out)), path_(out_ +
 
 void BatchJournal::begin(const nlohmann::ordered_json& belongs, std::size_t requests) {
   places_.resize(requests);
-  const nlohmann::ordered_json header = {{"snug_batch", 1}, {"belongs", belongs}};
-  nlohmann::ordered_json found;
-  bool any = false;
+  const std::string header = nlohmann::ordered_json{{"snug_batch", 1}, {"belongs", belongs}}.dump();
+  Line first;
   for_each_line(*open_file(path_), kMostResult, [&](const Line& line) {
-    any = line.ended;
-    found = nlohmann::ordered_json::parse(line.text, nullptr, false);
+    first = line;
     return false;
   });
-  if (any) {
-    if (!found.is_object() || found["snug_batch"] != 1 || !found["belongs"].is_object())
-      fail("{} is not of `snug batch`: move it away, or write to another file", path_);
+  auto found = nlohmann::ordered_json::parse(first.text, nullptr, false);
+  if (first.ended && found.is_object() && found["snug_batch"] == 1 && found["belongs"].is_object()) {
     for (const auto& [name, value] : belongs.items())
       if (found["belongs"][name] != value)
         fail("{} was begun with another {}: go on with that one, or remove the file to begin anew", path_, name);
     return read();
   }
-  fresh_ = header.dump() + "\n";
+  // One that was killed here has left a part of this line.
+  if (first.ended || !header.starts_with(first.text))
+    fail("{} is not of `snug batch`: move it away, or write to another file", path_);
+  fresh_ = header + "\n";
   sync();
   sync_folder();
 }
@@ -100,7 +103,7 @@ void BatchJournal::put(std::size_t index, Bytes offset, Bytes size) {
 }
 
 void BatchJournal::add(std::size_t index, int status, const std::string& result) {
-  const std::string head = fmt::format("{} {} {:x} ", index, status, hash_of_result(result));
+  const std::string head = fmt::format("{} {} {:x} ", index, status, hash_of_record({index, status, 0}, result));
   put(index, end_ + fresh_.size() + head.size(), result.size());
   fresh_ += head + result + "\n";
 }
