@@ -125,10 +125,12 @@ class Batch(CliTest):
         self.batch(out=expected_out)
         expected = self.bodies(expected_out)
         choose, killed, resumed, part = random.Random(3), 0, 0, self.out + ".part"
+        most = 0.2  # seconds; longer each time, so that it ends on a slow machine too
         while not os.path.exists(self.out):
             kept = self.read(part).count(b"\n") - 1 if os.path.exists(part) else 0
             process = subprocess.Popen([SNUG, *self.command("--max-batch", "2", "--json")], stdout=subprocess.PIPE, text=True)
-            time.sleep(choose.uniform(0.02, 0.25))
+            time.sleep(choose.uniform(0.02, most))
+            most *= 1.1
             process.kill()
             out, _ = process.communicate()
             killed += process.returncode == -signal.SIGKILL
