@@ -114,7 +114,10 @@ void run_batch(Options& o, const CLI::App& command) {
   Api api(model);
   const CancelOnInterrupt guard;
   const std::string folder = std::filesystem::path(o.out).parent_path().string();
-  Batch batch(model, api, input, journal,
+  const auto answer = [&api](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+    api.answer(request, reply);
+  };
+  Batch batch(model, answer, input, journal,
               {.by_prefix = o.order == "prefix",
                .folder = folder.empty() ? "." : folder,
                .cancel = &CancelOnInterrupt::cancelled(),

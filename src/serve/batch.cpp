@@ -104,9 +104,9 @@ struct Batch::Prompts {
   std::vector<std::size_t> indices, answers;  ///< of each list of tokens
 };
 
-Batch::Batch(ServedModel& model, Api& api, const BatchInput& input, BatchJournal& journal, BatchOptions options)
+Batch::Batch(ServedModel& model, Answer answer, const BatchInput& input, BatchJournal& journal, BatchOptions options)
     : model_(model),
-      api_(api),
+      answer_(std::move(answer)),
       input_(input),
       journal_(journal),
       options_(std::move(options)),
@@ -176,7 +176,7 @@ void Batch::start(Step& step) {
     reply_ = std::make_shared<Reply>(inbox_, step, std::move(request.custom_id));
     ++in_flight_;
     // The handler is the last one who holds it.
-    api_.answer(request.http, std::shared_ptr<Reply>(reply_));
+    answer_(request.http, std::shared_ptr<Reply>(reply_));
     step_ = nullptr, reply_ = nullptr;
   } catch (const BatchLineError& e) {
     journal_.add(step.index, 0, error_line(e));

@@ -42,8 +42,11 @@ struct BatchSummary {
 
 class Batch {
 public:
+  /// Hands a request to its handler on the caller's thread (Api::answer).
+  using Answer = std::function<void(const HttpRequest&, const std::shared_ptr<HttpReply>&)>;
+
   /// `journal` has begun. Everything must live until the Batch is gone; its end is the scheduler's end.
-  Batch(ServedModel& model, Api& api, const BatchInput& input, BatchJournal& journal, BatchOptions options);
+  Batch(ServedModel& model, Answer answer, const BatchInput& input, BatchJournal& journal, BatchOptions options);
   ~Batch();
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
@@ -72,7 +75,7 @@ private:
   void report();
 
   ServedModel& model_;
-  Api& api_;
+  Answer answer_;
   const BatchInput& input_;
   BatchJournal& journal_;
   BatchOptions options_;
