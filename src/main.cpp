@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
       "--help");
   snug::add_run(app);
   snug::add_serve(app);
+  snug::add_batch(app);
   snug::add_pull(app);
   snug::add_list(app);
   snug::add_rm(app);

@@ -7,6 +7,7 @@ namespace snug {
 
 void add_run(CLI::App& app);
 void add_serve(CLI::App& app);
+void add_batch(CLI::App& app);
 void add_pull(CLI::App& app);
 void add_list(CLI::App& app);
 void add_rm(CLI::App& app);

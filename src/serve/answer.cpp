@@ -11,6 +11,11 @@ void Answer::start() {
     // Checked here, before a stream says that all is well.
     model_.scheduler.check(requests.back());
   }
+  if (model_.before_submit) {
+    if (!model_.before_submit(requests.front(), choices_)) return;
+    for (ServeRequest& request : requests)
+      if (request.prompt == requests.front().prompt) request.kept = requests.front().kept;
+  }
   std::vector<std::shared_ptr<Constraint>> constraints(choices_);
   for (auto& constraint : constraints)
     if (!kind_.empty()) constraint = model_.constraint(kind_, grammar_);

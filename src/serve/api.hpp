@@ -63,6 +63,9 @@ public:
   Scheduler& scheduler;
   const ApiOptions options;
   const std::int64_t created;  ///< seconds since 1970
+  /// Sees every request, of so many choices, before it is submitted, and may change it; when it says false, it is not.
+  /// Called on the thread that answers; null: nobody looks.
+  std::function<bool(ServeRequest& request, std::size_t choices)> before_submit;
 
   /// Prompt of a chat. Throws ApiError when the template refuses it.
   std::vector<TokenId> chat_prompt(const Json& messages, const Json& tools, std::optional<bool> thinking) const;
@@ -95,12 +98,13 @@ public:
   static HttpResponse refusal(int status, const std::string& path, const std::string& why);
   /// The HttpHandler: takes the request to the API's thread.
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+  /// The same on the caller's thread; one at a time.
+  void answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply);
   /// Lets go of what waits; nothing is answered any more.
   void stop();
 
 private:
   void run();
-  void answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply);
 
   ServedModel& model_;
   std::mutex mutex_;

@@ -245,10 +245,15 @@ void Scheduler::step() {
   const std::size_t vocab = model_.config().vocab_size;
   const auto wanted =
       static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
-  logits_.resize(std::max(logits_.size(), wanted * vocab));
   const Time start = std::chrono::steady_clock::now();
+  std::span<float> logits;
   try {
-    model_.forward(rows, logits_);
+    if (const Bytes bytes = wanted * vocab * sizeof(float); logits_.size() < bytes) {
+      logits_ = {};
+      logits_ = Buffer(ledger_, Tag::activations, bytes);
+    }
+    logits = {logits_.as<float>(), wanted * vocab};
+    model_.forward(rows, logits);
   } catch (const OutOfBudget&) {
     return make_room();
   } catch (const std::exception& e) {
@@ -268,14 +273,14 @@ void Scheduler::step() {
   std::size_t next = 0;
   for (const auto& [job, count] : parts) {
     const bool chooses = job->left() == 0;
-    after_step(job, count, chooses ? std::span<float>(logits_).subspan(next++ * vocab, vocab) : std::span<float>());
+    after_step(job, count, chooses ? logits.subspan(next++ * vocab, vocab) : std::span<float>());
   }
 }
 
 void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float> logits) {
   charge(*job, rows);
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
-  if (read_prompt || job->branches.contains(job->fed())) {
+  if ((read_prompt && !job->request.kept) || job->branches.contains(job->fed())) {
     try {
       prefixes_.add(job->held(), job->sequence->fork());
     } catch (const OutOfBudget&) {
@@ -338,7 +343,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   event.error = std::move(error);
   event.usage.prompt_tokens = job->request.prompt.size();
   // What is on its way is not worth the wait.
-  if (job->sequence && job->fed() > 0 && event.error.empty() && !job->coming) {
+  if (job->sequence && job->fed() > 0 && event.error.empty() && !job->coming && !job->request.kept) {
     std::vector<TokenId> held = job->held();  // before the sequence moves
     prefixes_.add(std::move(held), std::move(job->sequence));
   }

@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "generate/session.hpp"
 #include "serve/prefix_store.hpp"
 #include "serve/scheduler_task.hpp"
@@ -37,6 +38,9 @@ struct ServeRequest {
   int priority = 0;                        ///< those of a lower one come first, and may take others' memory
   std::string owner;                       ///< whose it is: owners get equal shares
   std::chrono::milliseconds deadline{0};   ///< it fails when it takes longer; 0: it may take any time
+  /// Lengths at which later requests leave this prompt, where that is known beforehand: its sequence is kept there and
+  /// nowhere else.
+  std::optional<std::vector<std::size_t>> kept;
 };
 
 struct TokenLogprob {
@@ -217,7 +221,7 @@ private:
   PrefixStore prefixes_;
   std::map<std::string, double> served_;  ///< tokens of each owner (VTC, arXiv 2401.00588)
   std::uint64_t places_ = 0;              ///< in the order of those that wait
-  std::vector<float> logits_;
+  Buffer logits_;
   double row_seconds_ = 0;           ///< what a row of a prompt takes
   std::deque<std::size_t> lengths_;  ///< of the last answers
   Time published_{};

@@ -15,7 +15,9 @@ struct Scheduler::Job {
         sink(std::move(s)),
         sampler(request.sampler),
         filter(request.stop),
-        history(request.prompt) {}
+        history(request.prompt) {
+    if (request.kept) branches.insert(request.kept->begin(), request.kept->end());
+  }
 
   std::uint64_t id;
   ServeRequest request;

@@ -121,6 +121,17 @@ TEST_F(ServeTest, TheNextTurnFindsTheAnswerToo) {
   EXPECT_EQ(next.tokens, alone("", second));
 }
 
+TEST_F(ServeTest, WhereItIsKnownWhatIsSharedNothingElseIsKept) {
+  Server server("");
+  ServeRequest first = request_of(prompt_of(1, 300, 50), 10);
+  first.kept = {200, 300};
+  const Result whole = Pending(server.scheduler, first).get();
+  EXPECT_EQ(whole.tokens, alone("", request_of(prompt_of(1, 300, 50), 10)));
+  const Result again = Pending(server.scheduler, first).get();
+  EXPECT_EQ(again.last.usage.cached_tokens, 300u);  // neither the prompt's end nor the answer's
+  EXPECT_EQ(again.tokens, whole.tokens);
+}
+
 TEST_F(ServeTest, AHybridModelSharesToo) {
   TinyEngine engine({.context = 512, .hybrid = true}, {.max_rows = 64, .context = 512});
   std::vector<std::vector<TokenId>> together;
