@@ -60,10 +60,19 @@ void serve(Options& o, const CLI::App& command) {
   recommended_sampling(engine.model->file(), command, o.api.sampler);
   o.api.model = o.name.empty() ? name_of(o.engine.model) : o.name;
   o.api.most_budget = std::min(before.limit, before.physical);
-  o.api.resize = [&budget](Bytes bytes) { budget->set(bytes); };
   std::error_code unknown;
   o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
   Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
+  const MemoryPlan plan = engine.model->plan(engine.ledger->report().limit, kUsualContext);
+  o.api.least_budget = plan.smallest;
+  o.api.weight_bytes = plan.weights.total;
+  o.api.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
+  budget->on_change([&scheduler](Bytes from, Bytes to, bool pressure) {
+    scheduler.note("budget", fmt::format("{} instead of {}: {}", format_bytes(to), format_bytes(from),
+                                         !pressure   ? "as it was asked to"
+                                         : to < from ? "the system is short of memory"
+                                                     : "the system has memory again"));
+  });
   ServedModel model(*engine.model, *engine.ledger, scheduler, o.api);
   Api api(model);
   HttpServer server(
@@ -81,6 +90,7 @@ void serve(Options& o, const CLI::App& command) {
   server.drain(std::chrono::seconds(o.drain_seconds));
   // Nothing may answer to a server that is gone.
   api.stop();
+  budget->on_change({});
   scheduler.stop();
 }
 

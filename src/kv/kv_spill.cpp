@@ -44,6 +44,7 @@ public:
     unlink(name.c_str());
   }
   Bytes size() const override { return end_.load(); }
+  Bytes live() const { return live_.load(); }
   const std::string& path() const override { return path_; }
   int descriptor() const override { return fd_.get(); }
   void read(Bytes offset, std::span<std::byte> into) const override {
@@ -69,9 +70,11 @@ public:
       bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
     end_ = at;
+    live_ += at - begin;
     return begin;
   }
-  void give_back(Bytes offset, std::size_t size) const noexcept {
+  void give_back(Bytes offset, std::size_t size) noexcept {
+    live_ -= size;
     // Where the file system cannot, the space comes back with the end of the process.
     fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
               static_cast<off_t>(size));
@@ -80,7 +83,8 @@ public:
 private:
   std::string path_;
   Descriptor fd_;
-  std::atomic<Bytes> end_{0};  ///< asked for by readers
+  std::atomic<Bytes> end_{0};   ///< asked for by readers
+  std::atomic<Bytes> live_{0};  ///< not given back
 };
 
 KvSpill::Extent::~Extent() {
@@ -112,6 +116,10 @@ KvSpill::KvSpill(Ledger& ledger, const KvSpillOptions& options, std::size_t most
       reader_(ledger, slots_, most_extent, Tag::kv) {}
 
 KvSpill::~KvSpill() = default;
+
+Bytes KvSpill::disk_bytes() const {
+  return file_->live();
+}
 
 std::size_t KvSpill::window() const {
   return slots_ / 4;

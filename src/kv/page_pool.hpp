@@ -52,6 +52,13 @@ private:
   PageSlab* slab_ = nullptr;
 };
 
+/// A page that somebody has.
+struct HeldPage {
+  const std::byte* data;
+  std::size_t bytes;
+  bool shared;
+};
+
 class PagePool {
 public:
   PagePool(Ledger& ledger, std::size_t page_bytes);

@@ -3,8 +3,9 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
-#include "base/units.hpp"
+#include "kv/page_pool.hpp"
 
 namespace snug {
 
@@ -23,6 +24,8 @@ public:
   /// recurrent state is copied. Throws OutOfBudget.
   virtual std::unique_ptr<Sequence> fork() const = 0;
   virtual Bytes memory_bytes() const = 0;
+  /// Adds the pages of its KV cache that are in memory.
+  virtual void add_pages(std::vector<HeldPage>& to) const = 0;
 };
 
 }  // namespace snug

@@ -26,6 +26,7 @@ public:
   std::size_t most_rows() const override { return kv->format().most_rows(length_); }
   std::size_t truncate(std::size_t length) override;
   Bytes memory_bytes() const override;
+  void add_pages(std::vector<HeldPage>& to) const override { kv->add_pages(to); }
 
   void advance(std::size_t tokens);
   /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
@@ -61,6 +62,7 @@ public:
   void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const override;
   std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
                                           std::vector<TokenId>& tokens) override;
+  KvUse kv_use() const override { return pools_->use(); }
   const std::string& kv_name() const override { return pools_->format().name; }
   bool saved_here(const KvFile& file) const override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;

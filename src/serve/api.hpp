@@ -38,12 +38,13 @@ public:
 }
 
 struct ApiOptions {
-  std::string model;              ///< the name that clients see
-  std::vector<std::string> keys;  ///< one of which a request must have; none: everybody is served
-  SamplerOptions sampler;         ///< where a request says nothing
-  std::string chat_template;      ///< "": the file's own
-  Bytes file_bytes = 0;           ///< of the model's file
-  Bytes most_budget = 0;          ///< that makes sense on this machine
+  std::string model;                        ///< the name that clients see
+  std::vector<std::string> keys;            ///< one of which a request must have; none: everybody is served
+  SamplerOptions sampler;                   ///< where a request says nothing
+  std::string chat_template;                ///< "": the file's own
+  Bytes file_bytes = 0;                     ///< of the model's file
+  Bytes weight_bytes = 0;                   ///< of all weights when they are in memory
+  Bytes least_budget = 0, most_budget = 0;  ///< that make sense for this model, and on this machine
   /// Changes the budget. Throws Error when that is less than is needed now.
   std::function<void(Bytes)> resize;
 };

@@ -6,10 +6,10 @@
 
 namespace snug {
 
-void PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+std::size_t PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
   nodes_.remove_if([&](const Node& node) { return node.tokens == tokens; });
-  nodes_.push_front({std::move(tokens), std::move(sequence)});
-  if (nodes_.size() > most_) nodes_.pop_back();
+  nodes_.push_front({.tokens = std::move(tokens), .sequence = std::move(sequence)});
+  return nodes_.size() > most_ ? drop_oldest() : 0;
 }
 
 std::size_t PrefixStore::longest(std::span<const TokenId> tokens) const {
@@ -33,14 +33,18 @@ std::unique_ptr<Sequence> PrefixStore::find(std::span<const TokenId> tokens) {
     const std::size_t length = fork->truncate(shared);
     if (length > (best ? best->length() : 0)) best = std::move(fork), from = node;
   }
-  if (from != nodes_.end()) nodes_.splice(nodes_.begin(), nodes_, from);
+  if (from != nodes_.end()) {
+    from->used = std::chrono::steady_clock::now();
+    nodes_.splice(nodes_.begin(), nodes_, from);
+  }
   return best;
 }
 
-bool PrefixStore::drop_oldest() {
-  if (nodes_.empty()) return false;
+std::size_t PrefixStore::drop_oldest() {
+  if (nodes_.empty()) return 0;
+  const std::size_t tokens = nodes_.back().tokens.size();
   nodes_.pop_back();
-  return true;
+  return tokens;
 }
 
 }  // namespace snug

@@ -22,6 +22,7 @@ constexpr std::size_t kLeastPromptRows = 32;
 constexpr std::size_t kEvents = 20;
 constexpr std::size_t kMostSaved = 32;  ///< sequences, from one run to the next
 constexpr std::chrono::milliseconds kPublish{200};
+constexpr std::chrono::seconds kTogether{2};  ///< events of one kind
 
 /// The chosen token's logarithm of probability, and the likeliest.
 ServeToken with_logprobs(std::span<const float> logits, TokenId token, std::size_t top) {
@@ -124,7 +125,43 @@ void Scheduler::cancel(std::uint64_t id) {
 
 SchedulerStats Scheduler::stats() const {
   const std::lock_guard lock(mutex_);
+  looked_ = true;
+  wake_.notify_one();
   return stats_;
+}
+
+void Scheduler::change_budget(Bytes budget, const std::function<void(Bytes)>& resize) {
+  std::packaged_task<void()> order([&] { resize_now(budget, resize); });
+  std::future<void> done = order.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) fail("the server stops");
+    orders_.push_back(std::move(order));
+  }
+  wake_.notify_one();
+  done.get();
+}
+
+void Scheduler::resize_now(Bytes budget, const std::function<void(Bytes)>& resize) {
+  const LedgerReport before = ledger_.report();
+  const Bytes weights = before.by_tag[static_cast<std::size_t>(Tag::weights)];
+  const Bytes kept = kv_view(model_, sequences(), prefixes_).kept;
+  // What no eviction could make possible costs nobody anything.
+  const bool possible = before.used - weights - std::min(before.used - weights, kept) < budget;
+  while (true) {
+    try {
+      resize(budget);
+      return;
+    } catch (const Error&) {
+      if (!possible || !drop_prefix("the budget became smaller")) throw;
+    }
+  }
+}
+
+std::vector<const Sequence*> Scheduler::sequences() const {
+  std::vector<const Sequence*> all;
+  for (const JobPtr& job : running_) all.push_back(job->sequence.get());
+  return all;
 }
 
 void Scheduler::load_kept() {
@@ -140,18 +177,19 @@ void Scheduler::load_kept() {
     } catch (const OutOfBudget&) {
       return;
     } catch (const Error& e) {
-      note(e.what());
+      note("files", e.what());
     }
   }
 }
 
 void Scheduler::save_kept() {
   std::vector<std::vector<TokenId>> saved;
-  prefixes_.for_each([&](const std::vector<TokenId>& tokens, const Sequence& sequence) {
+  prefixes_.for_each([&](const PrefixStore::Node& node) {
+    const std::vector<TokenId>& tokens = node.tokens;
     const auto holds = [&](const std::vector<TokenId>& other) { return common_prefix(other, tokens) == tokens.size(); };
     if (saved.size() >= kMostSaved || std::any_of(saved.begin(), saved.end(), holds)) return;
     try {
-      save_to_folder(options_.kv_folder, model_, sequence, tokens);
+      save_to_folder(options_.kv_folder, model_, *node.sequence, tokens);
       saved.push_back(tokens);
     } catch (const Error& e) {
       log(LogLevel::error, "{}", e.what());
@@ -166,7 +204,8 @@ void Scheduler::run() {
     {
       std::unique_lock lock(mutex_);
       if (waiting_.empty() && running_.empty())
-        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty(); });
+        wake_.wait(lock,
+                   [this] { return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !orders_.empty(); });
       if (stop_) break;
     }
     take_new();
@@ -186,34 +225,68 @@ void Scheduler::publish() {
   std::vector<RequestStatus> requests;
   if (!idle && now - published_ < kPublish) return;
   published_ = now;
+  bool looked;
+  {
+    const std::lock_guard lock(mutex_);
+    looked = std::exchange(looked_, false);
+  }
+  KvView kv;
+  if (looked) kv = kv_view(model_, sequences(), prefixes_);
   for (const JobPtr& job : running_) requests.push_back(job->status());
   for (const JobPtr& job : waiting_) requests.push_back(job->status());
   const std::lock_guard lock(mutex_);
   stats_.waiting = waiting_.size(), stats_.running = running_.size(), stats_.prefixes = prefixes_.size();
   stats_.requests = std::move(requests);
+  if (looked) stats_.kv = std::move(kv);
 }
 
-void Scheduler::note(std::string what) {
+void Scheduler::note(std::string_view kind, std::string what) {
   log(LogLevel::info, "{}", what);
-  const std::lock_guard lock(mutex_);
-  stats_.events.push_front({std::chrono::steady_clock::now(), std::move(what)});
-  if (stats_.events.size() > kEvents) stats_.events.pop_back();
+  add_event({std::chrono::steady_clock::now(), kind, std::move(what)});
 }
 
-bool Scheduler::drop_prefix() {
-  if (!prefixes_.drop_oldest()) return false;
-  note("a kept beginning was given up: no room in the budget");
-  return true;
+void Scheduler::add_event(SchedulerEvent event) {
+  const std::lock_guard lock(mutex_);
+  std::deque<SchedulerEvent>& events = stats_.events;
+  // Those that go together are one, or nothing else would be left to see.
+  if (event.kind == "evicted" && !events.empty()) {
+    const SchedulerEvent& last = events.front();
+    if (last.kind == event.kind && last.what == event.what && event.when - last.when < kTogether) {
+      event.times += last.times, event.tokens += last.tokens;
+      events.pop_front();
+    }
+  }
+  events.push_front(std::move(event));
+  if (events.size() > kEvents) events.pop_back();
+}
+
+void Scheduler::note_evicted(std::size_t tokens, std::string why) {
+  log(LogLevel::info, "a kept beginning of {} tokens was given up: {}", tokens, why);
+  add_event({std::chrono::steady_clock::now(), "evicted", std::move(why), 1, tokens});
+}
+
+bool Scheduler::drop_prefix(const char* why) {
+  const std::size_t tokens = prefixes_.drop_oldest();
+  if (tokens > 0) note_evicted(tokens, why);
+  return tokens > 0;
+}
+
+void Scheduler::keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+  if (const std::size_t gone = prefixes_.add(std::move(tokens), std::move(sequence)); gone > 0)
+    note_evicted(gone, fmt::format("at most {} are kept", options_.max_prefixes));
 }
 
 void Scheduler::take_new() {
   std::vector<JobPtr> fresh;
   std::vector<std::uint64_t> cancelled;
+  std::deque<std::packaged_task<void()>> orders;
   {
     const std::lock_guard lock(mutex_);
     fresh.swap(fresh_);
     cancelled.swap(cancelled_);
+    orders.swap(orders_);
   }
+  for (auto& order : orders) order();
   waiting_.insert(waiting_.end(), fresh.begin(), fresh.end());
   for (const std::uint64_t id : cancelled) {
     const auto is = [id](const JobPtr& job) { return job->id == id; };
@@ -283,7 +356,7 @@ void Scheduler::admit() {
     }
     try {
       job->sequence = beginning_of(*job);
-      while (!has_room(*job) && drop_prefix()) {
+      while (!has_room(*job) && drop_prefix("a request needs the room")) {
       }
       if (!running_.empty() && !has_room(*job)) {
         job->sequence = nullptr;
@@ -291,7 +364,7 @@ void Scheduler::admit() {
       }
     } catch (const OutOfBudget& e) {
       job->sequence = nullptr;
-      if (drop_prefix()) continue;
+      if (drop_prefix("a request needs the room")) continue;
       if (!running_.empty()) return;
       finish(job, {}, e.what());
       continue;
@@ -365,7 +438,7 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
   if (read_prompt || job->branches.contains(job->fed())) {
     try {
-      prefixes_.add(job->held(), job->sequence->fork());
+      keep(job->held(), job->sequence->fork());
     } catch (const OutOfBudget&) {
       // Then it is not kept.
     }
@@ -389,6 +462,10 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
   } else {
     event.text += job->filter.push(job->decoder.push(model_.tokenizer().piece(token)));
     event.usage.generated_tokens = job->generated();
+    {
+      const std::lock_guard lock(mutex_);
+      ++stats_.generated_tokens;
+    }
     if (job->filter.stopped)
       reason = StopReason::stop_string;
     else if (job->request.constraint && job->request.constraint->ended())
@@ -416,14 +493,17 @@ void Scheduler::choose_token(Job& job, std::span<float> logits) {
 }
 
 void Scheduler::make_room() {
-  if (drop_prefix()) return;
+  if (drop_prefix("an answer needs the room")) return;
   const JobPtr last = running_.back();
-  if (running_.size() == 1) return finish(last, {}, "the memory that is left is too small for this request");
+  if (running_.size() == 1) {
+    note("failed", fmt::format("request {} ended: the memory that is left is too small for it alone", last->id));
+    return finish(last, {}, "the memory that is left is too small for this request");
+  }
   running_.pop_back();
   last->sequence = nullptr;
   waiting_.push_front(last);
   full_ = true;
-  note(fmt::format("request {} gave its memory back and waits: no room in the budget", last->id));
+  note("preempted", fmt::format("request {} gave its memory back and waits: an older one needs the room", last->id));
   const std::lock_guard lock(mutex_);
   ++stats_.preempted;
 }
@@ -439,7 +519,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   event.usage.prompt_tokens = job->request.prompt.size();
   if (job->sequence && job->fed() > 0 && event.error.empty()) {
     std::vector<TokenId> held = job->held();  // before the sequence moves
-    prefixes_.add(std::move(held), std::move(job->sequence));
+    keep(std::move(held), std::move(job->sequence));
   }
   std::erase(running_, job);
   std::erase(waiting_, job);
@@ -451,7 +531,6 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   {
     const std::lock_guard lock(mutex_);
     ++(reason ? stats_.finished : stats_.failed);
-    stats_.generated_tokens += event.usage.generated_tokens;
   }
   job->sink(event);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "generate/session.hpp"
+#include "serve/kv_view.hpp"
 #include "serve/prefix_store.hpp"
 #include "text/constraint.hpp"
 
@@ -82,7 +84,9 @@ struct RequestStatus {
 /// Something that gave way, and why.
 struct SchedulerEvent {
   std::chrono::steady_clock::time_point when;
-  std::string what;
+  std::string_view kind;              ///< "evicted", "preempted", "failed", "budget", "files"
+  std::string what;                   ///< evicted: why
+  std::size_t times = 1, tokens = 0;  ///< evicted: so many beginnings, with so many tokens
 };
 
 struct SchedulerStats {
@@ -91,6 +95,7 @@ struct SchedulerStats {
   double busy_seconds = 0;  ///< in forward()
   std::vector<RequestStatus> requests;
   std::deque<SchedulerEvent> events;  ///< the last ones, the newest first
+  KvView kv;                          ///< as it was shortly after somebody looked before
 };
 
 class Scheduler {
@@ -111,6 +116,11 @@ public:
   /// Ends it with StopReason::cancelled, if it is still under way.
   void cancel(std::uint64_t id);
   SchedulerStats stats() const;
+  /// Something happened that is to be among the events. Thread-safe.
+  void note(std::string_view kind, std::string what);
+  /// Changes the ledger's limit by `resize` between two steps. Where that throws because kept beginnings take too much,
+  /// they go, the one used least recently first. Throws what it throws. Thread-safe.
+  void change_budget(Bytes budget, const std::function<void(Bytes)>& resize);
   /// Requests that are under way fail, and so will all others. What they answered to is let go.
   void stop();
 
@@ -135,8 +145,12 @@ private:
   void after_step(const JobPtr& job, std::size_t rows, std::span<float> logits);
   void choose_token(Job& job, std::span<float> logits);
   void make_room();
-  void note(std::string what);
-  bool drop_prefix();
+  bool drop_prefix(const char* why);
+  void note_evicted(std::size_t tokens, std::string why);
+  void add_event(SchedulerEvent event);
+  void keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
+  void resize_now(Bytes budget, const std::function<void(Bytes)>& resize);
+  std::vector<const Sequence*> sequences() const;
   void publish();
   void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
   std::size_t expected_tokens(const Job& job) const;
@@ -157,9 +171,11 @@ private:
   Time published_{};
 
   mutable std::mutex mutex_;
-  std::condition_variable wake_;
+  mutable std::condition_variable wake_;
   std::vector<JobPtr> fresh_;
   std::vector<std::uint64_t> cancelled_;
+  std::deque<std::packaged_task<void()>> orders_;  ///< between two steps
+  mutable bool looked_ = false;                    ///< somebody asked for stats() since publish()
   std::uint64_t next_id_ = 1;
   bool stop_ = false;
   SchedulerStats stats_;
