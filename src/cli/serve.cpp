@@ -68,7 +68,7 @@ void serve(Options& o, const CLI::App& command) {
   o.api.weight_bytes = plan.weights.total;
   o.api.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
   budget->on_change([&scheduler](Bytes from, Bytes to, bool pressure) {
-    scheduler.note("budget", fmt::format("{} instead of {}: {}", format_bytes(to), format_bytes(from),
+    scheduler.note("budget", fmt::format("{} from now on: {}", format_bytes(to),
                                          !pressure   ? "as it was asked to"
                                          : to < from ? "the system is short of memory"
                                                      : "the system has memory again"));

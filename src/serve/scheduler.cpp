@@ -249,12 +249,12 @@ void Scheduler::add_event(SchedulerEvent event) {
   const std::lock_guard lock(mutex_);
   std::deque<SchedulerEvent>& events = stats_.events;
   // Those that go together are one, or nothing else would be left to see.
-  if (event.kind == "evicted" && !events.empty()) {
+  if (!events.empty() && events.front().kind == event.kind && event.when - events.front().when < kTogether) {
     const SchedulerEvent& last = events.front();
-    if (last.kind == event.kind && last.what == event.what && event.when - last.when < kTogether) {
-      event.times += last.times, event.tokens += last.tokens;
-      events.pop_front();
-    }
+    const bool same = event.kind == "evicted" && last.what == event.what;
+    if (same) event.times += last.times, event.tokens += last.tokens;
+    // Of several budgets the last one counts.
+    if (same || event.kind == "budget") events.pop_front();
   }
   events.push_front(std::move(event));
   if (events.size() > kEvents) events.pop_back();

@@ -38,6 +38,7 @@ function rename(chat: Chat, line: HTMLLIElement): void {
   const end = (keeps: boolean): void => {
     if (done) return;
     done = true;
+    field.remove();
     if (keeps) {
       chat.title = field.value.trim();
       saveChat(chat);

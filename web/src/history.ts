@@ -33,14 +33,14 @@ function chart(name: string, layers: { kind: string; of: (s: Sample) => number }
     const back = samples.map((s, i) => `${x(s)} ${y(index > 0 ? sums[i]![index - 1]! : 0)}`).reverse();
     drawing.append(shape("path", { class: `area ${kind}`, d: `M${line.join("L")}L${back.join("L")}z` }));
   });
-  return element("figure", {}, drawing, element("figcaption", {}, element("span", { textContent: name }), element("span", { textContent: `most ${most(top)}` })));
+  return element("figure", {}, drawing, element("figcaption", {}, element("span", { textContent: name }), element("span", { textContent: `most ${most(top)}`, title: "In the last two minutes" })));
 }
 
 export function drawHistory(sample: Sample): void {
   samples.push(sample);
   while (samples.length > 2 && sample.at - samples[0]!.at > kSpan) samples.shift();
   box.replaceChildren(
-    chart("Tokens per second, two minutes", [{ kind: "reading", of: (s) => s.writing }], (top) => top.toFixed(top < 10 ? 1 : 0)),
-    chart("KV cache: kept, requests", [{ kind: "kept", of: (s) => s.kept }, { kind: "requests", of: (s) => s.requests }], bytesText),
+    chart("Tokens per second", [{ kind: "reading", of: (s) => s.writing }], (top) => top.toFixed(top < 10 ? 1 : 0)),
+    chart("KV cache", [{ kind: "kept", of: (s) => s.kept }, { kind: "requests", of: (s) => s.requests }], bytesText),
   );
 }

@@ -11,6 +11,18 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("target", "_blank");
 });
 
+/** Tags that models write in tables and formulas. All others are text that they talk about. */
+const kPlainTag = /^<\/?(br|b|i|em|strong|sub|sup|kbd)\s*\/?>$/i;
+const kEscapes: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => kEscapes[c]!);
+
+marked.use({
+  renderer: {
+    html: ({ text }) => (kPlainTag.test(text.trim()) ? text : escape(text)),
+    image: ({ text, href }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
+  },
+});
+
 const kRules = {
   ALLOWED_TAGS: [
     "a", "b", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "kbd", "li", "ol",

@@ -26,8 +26,8 @@ function drawForms(s: Status): void {
   const total = s.kv_forms.reduce((sum, form) => sum + form.bytes, 0);
   // One form is no news.
   byId("forms-box").hidden = s.kv_forms.length < 2;
-  byId("forms").replaceChildren(...s.kv_forms.map(({ tier, form, bytes }, index) => {
-    const bar = element("i", { className: `bar form-${index} ${tier}` });
+  byId("forms").replaceChildren(...s.kv_forms.map(({ tier, form, bytes }) => {
+    const bar = element("i", { className: `bar ${tier}` });
     bar.style.width = `${(100 * bytes) / total}%`;
     return element("div", {}, element("span", { textContent: tier === "disk" ? `${form}, on the disk` : form }), element("b", { textContent: bytesText(bytes) }), element("span", { className: "track" }, bar));
   }));
@@ -40,7 +40,7 @@ function drawFigures(s: Status): void {
   last = { at, generated: s.generated_tokens, read: s.prompt_tokens };
   const asked = s.cached_tokens + s.prompt_tokens;
   const figures: [string, string, string][] = [
-    ["writing", writing.toFixed(writing < 10 ? 1 : 0), "tokens/s"],
+    ["writing", writing.toFixed(writing > 0 && writing < 10 ? 1 : 0), "tokens/s"],
     ["reading", reading.toFixed(0), "tokens/s"],
     ["read before", asked > 0 ? percentText(s.cached_tokens / asked) : "–", "of prompts"],
     ["written", countText(s.generated_tokens), "tokens"],

@@ -18,9 +18,9 @@ const legend = byId<HTMLUListElement>("legend");
 const detail = byId<HTMLParagraphElement>("detail");
 
 const paths = new Map<string, SVGElement>();
-const lines = new Map<string, { line: HTMLLIElement; bytes: HTMLElement; share: HTMLElement }>();
+const lines = new Map<string, { line: HTMLLIElement; bytes: HTMLElement }>();
 let parts: Part[] = [];
-let drawn = 0, cell = 1, beyond = 0;
+let whole = 1, cell = 1, beyond = 0;
 let chosen = "";
 
 const drawing = shape("svg", { viewBox: `0 0 ${kColumns * kStep - (kStep - kSide)} ${kRows * kStep - (kStep - kSide)}`, role: "img" });
@@ -53,7 +53,9 @@ function choose(kind: string): void {
 function tell(): void {
   const part = parts.find(({ kind }) => kind === chosen);
   const rest = beyond > 0 ? ` ${bytesText(beyond)} more are free and not drawn.` : "";
-  detail.textContent = part ? `${part.name}: ${part.about}` : `A square is ${bytesText(cell)}.${rest}`;
+  detail.textContent = part
+    ? `${part.name}, ${percentText(part.bytes / whole)} of the budget. ${part.about}`
+    : `A square is ${bytesText(cell)}.${rest}`;
 }
 
 function pathOf(kind: string): SVGElement {
@@ -68,19 +70,19 @@ function pathOf(kind: string): SVGElement {
   return path;
 }
 
-function lineOf(part: Part): { bytes: HTMLElement; share: HTMLElement } {
+function lineOf(part: Part): { bytes: HTMLElement } {
   let entry = lines.get(part.kind);
   if (!entry) {
-    const bytes = element("b"), share = element("span", { className: "share" });
+    const bytes = element("b");
     const swatch = shape("svg", { class: "swatch", viewBox: "0 0 12 12", "aria-hidden": "true" }, shape("rect", { class: `part ${part.kind}`, width: 12, height: 12 }));
-    const choice = element("button", { type: "button" }, swatch, element("span", { className: "name", textContent: part.name }), bytes, share);
+    const choice = element("button", { type: "button" }, swatch, element("span", { className: "name", textContent: part.name }), bytes);
     choice.setAttribute("aria-describedby", "detail");
     choice.onpointerenter = choice.onfocus = () => choose(part.kind);
     choice.onpointerleave = choice.onblur = () => choose("");
     choice.onclick = () => choose(part.kind); // a finger does not hover
     const line = element("li", {}, choice);
     legend.append(line);
-    entry = { line, bytes, share };
+    entry = { line, bytes };
     lines.set(part.kind, entry);
   }
   return entry;
@@ -89,8 +91,9 @@ function lineOf(part: Part): { bytes: HTMLElement; share: HTMLElement } {
 /** `budget`: what the squares stand for together, as far as it is not much more than what is used. */
 export function drawMap(all: Part[], used: number, budget: number): void {
   parts = all;
-  drawn = Math.min(Math.max(budget, used), Math.max(used * kZoom, 1));
-  beyond = Math.max(0, budget - drawn);
+  whole = Math.max(budget, used, 1);
+  const drawn = Math.min(whole, Math.max(used * kZoom, 1));
+  beyond = whole - drawn;
   cell = drawn / kCells;
   const sizes = parts.map((part) => (part.kind === "free" ? Math.max(0, drawn - used) : part.bytes));
   let at = 0;
@@ -98,9 +101,7 @@ export function drawMap(all: Part[], used: number, budget: number): void {
     const part = parts[index]!;
     pathOf(part.kind).setAttribute("d", squares(at, count));
     at += count;
-    const { bytes, share } = lineOf(part);
-    bytes.textContent = bytesText(part.bytes);
-    share.textContent = percentText(part.bytes / Math.max(budget, used, 1));
+    lineOf(part).bytes.textContent = bytesText(part.bytes);
   });
   drawing.setAttribute("aria-label", `Memory map: ${parts.map((part) => `${part.name} ${bytesText(part.bytes)}`).join(", ")}`);
   tell();

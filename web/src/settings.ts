@@ -20,7 +20,7 @@ function bind(id: string, name: Exclude<keyof Settings, "theme">): void {
 function showTheme(): void {
   document.documentElement.dataset.theme = settings.theme;
   const button = byId<HTMLButtonElement>("theme");
-  button.textContent = kThemes[settings.theme];
+  button.textContent = `◐ ${kThemes[settings.theme]}`;
   button.title = "Light, dark, or as the system says";
 }
 
@@ -43,6 +43,7 @@ export async function showModels(): Promise<void> {
 }
 
 export function startSettings(): void {
+  byId("parameter-form").onsubmit = (event) => event.preventDefault();
   bind("system", "system");
   bind("temperature", "temperature");
   bind("top-p", "topP");

@@ -83,6 +83,8 @@ function draw(): void {
     const middle = index * kRow + kRow / 2;
     const begin = x(line.shared);
     drawing.append(shape("rect", { class: "own", x: begin, y: middle - 4, width: Math.max(3, x(line.tokens) - begin), height: 8, rx: 2 }));
+    const common = Math.max(line.shared, ...lines.filter((_, below) => below > index && parentOf(lines, below) === index).map((below) => below.shared));
+    if (common > line.shared) drawing.append(shape("rect", { class: "common", x: begin, y: middle - 6, width: x(common) - begin, height: 12, rx: 2 }));
     for (const stop of line.stops) drawing.append(shape("path", { class: "stop", d: `M${x(stop)} ${middle - 4}v8` }));
     drawing.append(shape("text", { x: width, y: middle + 4, "text-anchor": "end" },
       `${countText(line.tokens)} · ${bytesText(line.own)} · ${agoText(line.seconds_ago)}`));
@@ -96,7 +98,7 @@ function draw(): void {
     ? "None yet. The end of every prompt and answer is kept, so that what begins alike is read once."
     : `${many(last.length, "sequence")}, ${countText(whole)} tokens; ${countText(tokens)} are held, the rest is shared.` +
       (all.length > lines.length ? ` The ${lines.length} lines used last of ${all.length}:` : "") +
-      " Tokens, bytes that no other has, last use:";
+      " Dark: shared by several lines. Right: tokens, bytes that no other has, last use.";
 }
 
 export function drawTree(kept: Kept[]): void {
