@@ -152,6 +152,8 @@ void Scheduler::resize_now(Bytes budget, const std::function<void(Bytes)>& resiz
     try {
       resize(budget);
       return;
+    } catch (const IoError&) {
+      throw;  // the weights cannot be read
     } catch (const Error&) {
       if (!possible || !drop_prefix("the budget became smaller")) throw;
     }

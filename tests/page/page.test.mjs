@@ -32,7 +32,7 @@ beforeEach(async () => {
   mayRefuse = false;
   context = await browser.newContext({ viewport: { width: 1280, height: 860 } });
   page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(60_000);
   watch(page);
   await page.goto(server.url);
   await page.waitForSelector("#legend li");
@@ -44,7 +44,7 @@ afterEach(async () => {
 
 const status = async () => (await fetch(`${server.url}snug/status`)).json();
 
-async function until(what, f, most = 20_000) {
+async function until(what, f, most = 60_000) {
   for (const end = Date.now() + most; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50)))
     if (await f()) return;
   assert.fail(`in vain: ${what}`);
@@ -281,7 +281,7 @@ test("the map follows the slider, and so does the server", async () => {
 });
 
 test("what is kept goes when the budget shrinks, and the page says so", async () => {
-  await answersOf(1500);
+  await answersOf(600);
   await ask("Something long that is kept");
   await answered();
   const before = await status();
@@ -299,7 +299,7 @@ test("hover and focus explain a part of the map", async () => {
   await page.getByRole("button", { name: /^Weights/ }).focus();
   assert.match(await page.locator("#detail").innerText(), /^Weights, (< 1|\d+) % of the budget\. .*parameters/);
   assert.ok(await page.locator("#map path.weights.on").count());
-  await page.locator("#map path.free").hover();
+  await page.locator("#map path.free").hover({ position: { x: 4, y: 4 } });
   assert.match(await page.locator("#detail").innerText(), /^Free/);
   // What is drawn anew all the time must not take the focus away.
   await page.getByRole("button", { name: /^Program/ }).focus();

@@ -8,7 +8,7 @@ const kQuestions = [
   "What is RAID 5?", "Explain TCP.", "What is a monad?", "How does a compiler work?", "What is entropy?", "Explain DNS.",
 ];
 
-const server = await startServer("qwen2.5-coder-0.5b", "--memory", "640MiB", "-c", "4096");
+const server = await startServer("qwen2.5-coder-0.5b", "--memory", "608MiB", "-c", "4096");
 const browser = await startBrowser();
 const page = await (await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light" })).newPage();
 const picture = (name) => page.screenshot({ path: `${kDocs}page-${name}.png` });
@@ -42,6 +42,7 @@ for (const question of ["What is a page table?", "Write a C function that revers
   await page.keyboard.press("Enter");
   await page.waitForSelector("#messages li:last-child.assistant .note");
 }
+await page.mouse.move(600, 400);
 await others(0, 5, 60);
 const more = others(5, 12, 200);
 await wait(7000);
@@ -50,8 +51,9 @@ await picture("1280");
 await more;
 await wait(1500);
 await page.getByLabel("Budget").focus();
-for (let i = 0; i < 25; ++i) await page.keyboard.press("ArrowLeft");
-await wait(2500);
+for (let i = 0; i < 30; ++i) await page.keyboard.press("ArrowLeft");
+do await wait(1000);
+while (/on the way/.test(await page.locator("#budget-text").innerText()));
 await page.getByLabel("Message", { exact: true }).focus();
 await page.emulateMedia({ colorScheme: "dark" });
 await scrollAside(true);

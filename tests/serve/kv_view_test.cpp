@@ -72,7 +72,7 @@ TEST(KvView, PagesAreCountedByTheirForm) {
   EXPECT_GT(use.cold, 0u);
   EXPECT_EQ(use.disk, 0u);
   ModelOptions spilling{.max_rows = 64, .context = 1024};
-  spilling.kv_spill.limit = 1;
+  spilling.kv_spill = {.limit = 1, .extent_bytes = 4 * kKiB};
   TinyEngine other({.context = 1024}, spilling);
   {
     const auto sequence = fed(other, some_tokens(1000));
@@ -112,11 +112,13 @@ protected:
   void resize(Bytes budget) {
     scheduler.change_budget(budget, [this](Bytes bytes) { engine.model.resize(bytes); });
   }
-  /// stats() as they are after the next look.
+  /// stats() as they are when nobody is at work.
   SchedulerStats look() {
+    const auto step = [this] { scheduler.change_budget(0, [](Bytes) {}); };
+    step();  // what was answered is kept now,
     scheduler.stats();
-    for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5)))
-      if (SchedulerStats stats = scheduler.stats(); stats.kv.tree.size() == stats.prefixes) return stats;
+    step(), step();  // and what is kept is known
+    return scheduler.stats();
   }
   TinyEngine engine{{.layers = 12, .context = 1024}, {.max_rows = 64, .context = 1024}};
   Bytes loaded = engine.ledger.report().used;

@@ -36,12 +36,13 @@ async function send(): Promise<void> {
   sending = sliding = false;
 }
 
-/** What the slider is being moved to, while it is; else the server's budget. */
+/** What the slider is being moved to, while it is; else the server's budget, which follows when there is room. */
 export function budgetOf(s: Status): number {
-  return sliding ? bytesAt(slider.valueAsNumber) : (s.budget ?? s.used);
+  return sliding && !sending ? bytesAt(slider.valueAsNumber) : (s.budget ?? s.used);
 }
 
 export function drawBudget(s: Status): void {
+  if (sending) text.textContent = `${bytesText(bytesAt(slider.valueAsNumber))}, on the way from ${bytesText(s.budget ?? s.used)}`;
   if (sliding) return;
   most = Math.max(s.most, s.budget ?? 0);
   least = Math.min(s.least, s.budget ?? s.least, most / 2);

@@ -44,14 +44,14 @@ function rename(chat: Chat, line: HTMLLIElement): void {
       saveChat(chat);
     }
     showList();
-    list.querySelectorAll<HTMLButtonElement>("li > button:first-child")[chats.indexOf(chat)]?.focus();
+    list.querySelector<HTMLButtonElement>(`[data-chat="${chat.id}"] button`)?.focus();
   };
   field.onblur = () => end(true);
   field.onkeydown = (event) => {
-    if (event.key === "Enter") end(true);
-    if (event.key !== "Escape") return;
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.preventDefault(); // or the key would press the button that has the focus next
     event.stopPropagation();
-    end(false);
+    end(event.key === "Enter");
   };
   line.replaceChildren(field);
   field.select();
@@ -59,12 +59,14 @@ function rename(chat: Chat, line: HTMLLIElement): void {
 
 function showList(): void {
   if (list.querySelector("input")) return; // a name is being written
+  const focused = document.activeElement?.closest<HTMLElement>("#chat-list li")?.dataset.chat;
   list.replaceChildren(...chats.map((chat) => {
     const opening = button(titleOf(chat), () => {
       open(chat);
       showView("chat");
     });
     const line = element("li", {}, opening);
+    line.dataset.chat = chat.id;
     if (chat === current) line.setAttribute("aria-current", "true");
     line.classList.toggle("answered", isAnswered(chat));
     if (chat.messages.length > 0) {
@@ -73,6 +75,7 @@ function showList(): void {
     }
     return line;
   }));
+  if (focused) list.querySelector<HTMLButtonElement>(`[data-chat="${focused}"] button`)?.focus();
 }
 
 export function startNewChat(): void {
