@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD = build/release
 CLANG_FORMAT ?= clang-format-19
 
-.PHONY: build run test test-all bench format format-check web clean bootstrap
+.PHONY: build run test test-all test-page bench format format-check web clean bootstrap
 
 build: bootstrap
 	cmake --preset $(PRESET) >/dev/null
@@ -25,6 +25,11 @@ test-all: test
 	for preset in asan tsan aarch64; do \
 	  cmake --preset $$preset >/dev/null && cmake --build build/$$preset && \
 	  ctest --test-dir build/$$preset --output-on-failure || exit 1; done
+	$(MAKE) test-page
+
+# The page of the server in a browser.
+test-page: build
+	tests/page/run
 
 bench: build
 	$(BUILD)/snug bench smollm2-135m

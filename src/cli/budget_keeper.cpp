@@ -30,6 +30,7 @@ struct BudgetKeeper::State {
 
   mutable std::mutex mutex;  ///< of what follows, and held while the model is resized
   Counts counts;
+  std::function<void(Bytes before, Bytes now, bool pressure)> told;
   PressurePolicy policy;
   Bytes limit = memory_info().limit;
 
@@ -61,6 +62,7 @@ struct BudgetKeeper::State {
       return log(LogLevel::info, "the budget stays as it is: {}", e.what());
     }
     ++(budget < report.limit ? counts.shrunk : counts.grown);
+    if (told) told(report.limit, budget, true);
     log(LogLevel::info, "{} is used, and the budget is now {}", format_bytes(report.used), format_bytes(budget));
   }
 
@@ -88,9 +90,16 @@ BudgetKeeper::~BudgetKeeper() {
 
 void BudgetKeeper::set(Bytes budget) {
   const std::lock_guard lock(state_->mutex);
+  const Bytes before = state_->ledger.report().limit;
   state_->model.resize(budget);
   state_->ceiling = budget;
+  if (state_->told && budget != before) state_->told(before, budget, false);
   state_->options.ceiling_for = nullptr;
+}
+
+void BudgetKeeper::on_change(std::function<void(Bytes, Bytes, bool)> told) {
+  const std::lock_guard lock(state_->mutex);
+  state_->told = std::move(told);
 }
 
 BudgetKeeper::Counts BudgetKeeper::counts() const {

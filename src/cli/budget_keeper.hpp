@@ -31,6 +31,9 @@ public:
   /// The user's order: Model::resize, and the ceiling from now on. Throws as Model::resize does. Thread-safe.
   void set(Bytes budget);
 
+  /// From now on `told` hears of every change, from any thread, and must not change the budget; empty: nobody does.
+  void on_change(std::function<void(Bytes before, Bytes now, bool pressure)> told);
+
   /// How often pressure, or its end, changed the budget. Thread-safe.
   Counts counts() const;
 

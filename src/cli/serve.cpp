@@ -80,11 +80,20 @@ void serve(Options& o, const CLI::App& command) {
   recommended_sampling(engine.model->file(), command, o.api.sampler);
   o.api.model = o.name.empty() ? name_of(o.engine.model) : o.name;
   o.api.most_budget = std::min(before.limit, before.physical);
-  o.api.resize = [&budget](Bytes bytes) { budget->set(bytes); };
   std::error_code unknown;
   o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
   Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
+  const MemoryPlan plan = engine.model->plan(engine.ledger->report().limit, kUsualContext);
   ApiOptions api_options = o.api;
+  api_options.least_budget = plan.smallest;
+  api_options.weight_bytes = plan.weights.total;
+  api_options.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
+  budget->on_change([&scheduler](Bytes from, Bytes to, bool pressure) {
+    scheduler.note("budget", fmt::format("{} from now on: {}", format_bytes(to),
+                                         !pressure   ? "as it was asked to"
+                                         : to < from ? "the system is short of memory"
+                                                     : "the system has memory again"));
+  });
   if (EnergyMeter meter; meter.known())
     api_options.energy = std::make_shared<EnergyAccount>(std::move(meter), [&scheduler] {
       const SchedulerStats stats = scheduler.stats();
@@ -107,6 +116,7 @@ void serve(Options& o, const CLI::App& command) {
   server->drain(std::max(left, std::chrono::milliseconds(100)));
   // Nothing may answer to a server that is gone.
   api.stop();
+  budget->on_change({});
   scheduler.stop();
   // Nor may it call those that are.
   server = nullptr;

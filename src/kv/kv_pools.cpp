@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.hpp"
 
@@ -14,7 +15,7 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     tables += f->keys->table_bytes() + f->values->table_bytes();
   tables_ = ledger.reserve(Tag::kv, tables);
   // Codes lie apart: as bf16 they might be infinite, and what a tile does not use must not be.
-  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size, chained_by_size;
+  std::map<std::size_t, std::shared_ptr<PagePool>> by_size, coded_by_size, cold_by_size, chained_by_size;
   const auto pool_for = [&](auto& pools, std::size_t bytes) {
     auto& pool = pools[bytes];
     if (!pool) pool = std::make_shared<PagePool>(ledger, bytes);
@@ -24,13 +25,13 @@ KvPools::KvPools(Ledger& ledger, std::vector<KvShape> shapes, KvFormat format, K
     const bool some = shapes_[layer].kv_heads > 0;
     pools_.push_back(some ? pool_for(by_size, format_.raw_page_bytes(shapes_[layer])) : nullptr);
     coded_pools_.push_back(some && format_.coded() ? pool_for(coded_by_size, format_.page_bytes(layer)) : nullptr);
-    cold_pools_.push_back(some && format_.cold ? pool_for(coded_by_size, format_.cold_bytes(layer)) : nullptr);
+    cold_pools_.push_back(some && format_.cold ? pool_for(cold_by_size, format_.cold_bytes(layer)) : nullptr);
     if (!format_.chained()) continue;
     const auto below = layer_below(shapes_, layer);
     chains_.push_back(below ? chains_[*below] : layer);
     chain_pools_.push_back(some ? pool_for(chained_by_size, format_.raw_page_bytes(shapes_[layer])) : nullptr);
   }
-  for (const auto* pools : {&by_size, &coded_by_size, &chained_by_size})
+  for (const auto* pools : {&by_size, &coded_by_size, &cold_by_size, &chained_by_size})
     for (const auto& [bytes, pool] : *pools) distinct_.push_back(pool.get());
   if (spill.recall > 0 && !format_.coded())
     fail<UsageError>("--kv-recall brings exact pages back beside coded ones: it needs a codec, e.g. --kv cq-1");
@@ -108,6 +109,17 @@ Bytes KvPools::free_bytes() const {
   Bytes total = 0;
   for (const PagePool* pool : distinct_) total += pool->free_bytes();
   return total;
+}
+
+KvUse KvPools::use() const {
+  const auto used = [](const std::vector<std::shared_ptr<PagePool>>& of_layers) {
+    const std::set<std::shared_ptr<PagePool>> distinct(of_layers.begin(), of_layers.end());
+    Bytes total = 0;
+    for (const auto& pool : distinct)
+      if (pool) total += pool->used_bytes();
+    return total;
+  };
+  return {used(pools_), used(coded_pools_), used(cold_pools_), used(chain_pools_), spill_ ? spill_->disk_bytes() : 0};
 }
 
 std::size_t KvPools::most_extent_bytes() const {

@@ -28,6 +28,13 @@ inline std::size_t only_coded(const KvFormat& format, std::size_t tokens) {
 /// Layers with a window keep no more than that.
 Bytes kv_bytes(std::span<const KvShape> shapes, const KvFormat& format, std::size_t tokens);
 
+/// Where the pages of all sequences are. In memory: in bf16, coded, cold, reconstructions; and on the disk.
+struct KvUse {
+  Bytes raw = 0, coded = 0, cold = 0, chains = 0, disk = 0;
+
+  Bytes in_memory() const { return raw + coded + cold + chains; }
+};
+
 /// Pools shared by all sequences of a model.
 class KvPools {
 public:
@@ -48,6 +55,7 @@ public:
   Bytes bytes(std::size_t tokens) const { return kv_bytes(shapes_, format_, tokens); }
   /// The same while it takes in up to `rows` more in one call.
   Bytes most_bytes(std::size_t tokens, std::size_t rows) const;
+  KvUse use() const;
   /// Of pages in memory.
   Bytes used_bytes() const;
   /// Null: all pages stay in memory.

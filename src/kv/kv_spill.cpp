@@ -38,6 +38,10 @@ KvSpill::KvSpill(Ledger& ledger, const KvSpillOptions& options, std::size_t most
 
 KvSpill::~KvSpill() = default;
 
+Bytes KvSpill::disk_bytes() const {
+  return file_->used_bytes();
+}
+
 std::size_t KvSpill::window() const {
   return slots_ / 4;
 }

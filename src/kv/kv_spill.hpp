@@ -39,6 +39,8 @@ public:
   static std::size_t extent_bytes(const KvSpillOptions& options, std::size_t page_bytes);
   /// Pages of an extent: those of whole partitions.
   std::size_t extent_pages(std::size_t page_bytes) const { return extent_pages(options_, page_bytes); }
+  /// On the disk now.
+  Bytes disk_bytes() const;
   /// Extents that may be held at a time.
   std::size_t window() const;
 

@@ -429,17 +429,23 @@ void KvStore::summarise(std::size_t layer, std::shared_ptr<const LowRankSummary>
 }
 
 Bytes KvStore::memory_bytes() const {
+  std::vector<HeldPage> pages;
+  add_pages(pages);
   Bytes total = 0;
-  for (const auto* lists : {&pages_, &coded_, &cold_})
-    for (const auto& list : *lists)
-      for (const PageRef& page : list)
-        if (page) total += page.bytes();
+  for (const HeldPage& page : pages) total += page.bytes;
   for (const auto& summary : summaries_)
     if (summary) total += summary->memory_bytes();
-  for (const Chain& chain : chains_)
-    for (const PageRef& page : chain.pages)
-      if (page) total += page.bytes();
   return total;
+}
+
+void KvStore::add_pages(std::vector<HeldPage>& to) const {
+  const auto add = [&to](const std::vector<PageRef>& list) {
+    for (const PageRef& page : list)
+      if (page) to.push_back({page.data(), page.bytes(), page.shared()});
+  };
+  for (const auto* lists : {&pages_, &coded_, &cold_})
+    for (const auto& list : *lists) add(list);
+  for (const Chain& chain : chains_) add(chain.pages);
 }
 
 }  // namespace snug

@@ -124,6 +124,8 @@ public:
 
   /// Of its pages and summaries in memory, shared ones too.
   Bytes memory_bytes() const;
+  /// Adds its pages in memory.
+  void add_pages(std::vector<HeldPage>& to) const;
 
   KvHeld held(std::size_t layer) const;
   /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, those that are coded, those that are cold.

@@ -73,6 +73,13 @@ struct PageCopy {
   PageRef stays{};
 };
 
+/// A page that somebody has.
+struct HeldPage {
+  const std::byte* data;
+  std::size_t bytes;
+  bool shared;
+};
+
 class PagePool {
 public:
   PagePool(Ledger& ledger, std::size_t page_bytes);

@@ -14,6 +14,7 @@
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
 #include "kv/kv_file.hpp"
+#include "kv/kv_pools.hpp"
 #include "model/config.hpp"
 #include "model/routing_trace.hpp"
 #include "model/sequence.hpp"
@@ -132,6 +133,8 @@ public:
   /// FormatError: of another model, kept another way, or damaged; OutOfBudget.
   virtual std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
                                                   std::vector<TokenId>& tokens) = 0;
+  /// Of all sequences.
+  virtual KvUse kv_use() const = 0;
   /// Of the KvFormat.
   virtual const std::string& kv_name() const = 0;
   /// Whether load_sequence() would do, as far as a file's head says.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "base/units.hpp"
 #include "kv/kv_swap.hpp"
@@ -24,6 +25,8 @@ public:
   /// recurrent state is copied. Throws OutOfBudget.
   virtual std::unique_ptr<Sequence> fork() const = 0;
   virtual Bytes memory_bytes() const = 0;
+  /// Adds the pages of its KV cache that are in memory.
+  virtual void add_pages(std::vector<HeldPage>& to) const = 0;
 
   /// Its KV leaves memory, by and by (Model::swap()). Until swap_in(), only fork(), truncate() and what asks without
   /// changing anything may be called. REQUIRES: Model::swap().

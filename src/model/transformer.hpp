@@ -29,6 +29,7 @@ public:
   void swap_out() override { kv->swap_out(); }
   std::shared_ptr<const KvTransfer> swap_in() override { return kv->swap_in(); }
   bool swapped() const override { return kv->swapped(); }
+  void add_pages(std::vector<HeldPage>& to) const override { kv->add_pages(to); }
 
   void advance(std::size_t tokens);
   /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
@@ -66,6 +67,7 @@ public:
   void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const override;
   std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
                                           std::vector<TokenId>& tokens) override;
+  KvUse kv_use() const override { return pools_->use(); }
   const std::string& kv_name() const override { return pools_->format().name; }
   bool saved_here(const KvFile& file) const override;
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;

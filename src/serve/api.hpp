@@ -40,13 +40,14 @@ public:
 }
 
 struct ApiOptions {
-  std::string model;              ///< the name that clients see
-  std::vector<std::string> keys;  ///< one of which a request must have; none: everybody is served
-  SamplerOptions sampler;         ///< where a request says nothing
-  std::string chat_template;      ///< "": the file's own
-  Bytes file_bytes = 0;           ///< of the model's file
-  Bytes most_budget = 0;          ///< that makes sense on this machine
-  std::string sessions_folder;    ///< where requests may save sequences; "": nowhere
+  std::string model;                        ///< the name that clients see
+  std::vector<std::string> keys;            ///< one of which a request must have; none: everybody is served
+  SamplerOptions sampler;                   ///< where a request says nothing
+  std::string chat_template;                ///< "": the file's own
+  Bytes file_bytes = 0;                     ///< of the model's file
+  Bytes weight_bytes = 0;                   ///< of all weights when they are in memory
+  Bytes least_budget = 0, most_budget = 0;  ///< that make sense for this model, and on this machine
+  std::string sessions_folder;              ///< where requests may save sequences; "": nowhere
   std::shared_ptr<ResponseStore> responses = std::make_shared<ResponseStore>();
   std::shared_ptr<EnergyAccount> energy;  ///< null: it is not known what the model takes
   /// Changes the budget. Throws Error when that is less than is needed now.

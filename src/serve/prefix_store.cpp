@@ -6,7 +6,7 @@
 
 namespace snug {
 
-void PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+std::size_t PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
   double uses = 1;
   nodes_.remove_if([&](const Node& node) {
     const std::size_t size = node.tokens.size();
@@ -17,10 +17,11 @@ void PrefixStore::add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> seq
       return false;
     return true;
   });
-  nodes_.push_front({std::move(tokens), std::move(sequence), uses});
+  nodes_.push_front({std::move(tokens), std::move(sequence), std::chrono::steady_clock::now(), uses});
   touch(nodes_.begin());
-  if (nodes_.size() <= most_) return;
-  if (!drop_swapped()) drop_next();
+  if (nodes_.size() <= most_) return 0;
+  const std::size_t dropped = drop_swapped();
+  return dropped > 0 ? dropped : drop_next();
 }
 
 void PrefixStore::touch(Place node) {
@@ -65,6 +66,7 @@ std::unique_ptr<Sequence> PrefixStore::find(std::span<const TokenId> tokens) {
   }
   if (from == nodes_.end()) return best;
   ++from->uses;
+  from->used = std::chrono::steady_clock::now();
   touch(from);
   return best;
 }
@@ -81,27 +83,29 @@ const Sequence* PrefixStore::next_to_leave() const {
   return node == nodes_.end() ? nullptr : node->sequence.get();
 }
 
-bool PrefixStore::swap_out_next() {
+std::size_t PrefixStore::swap_out_next() {
   const auto node = least(false);
-  if (node == nodes_.end()) return false;
+  if (node == nodes_.end()) return 0;
   age_ = std::max(age_, node->score);
   node->sequence->swap_out();
-  return node->sequence->swapped();
+  return node->sequence->swapped() ? node->tokens.size() : 0;
 }
 
-bool PrefixStore::drop_next() {
+std::size_t PrefixStore::drop(Place node) {
+  if (node == nodes_.end()) return 0;
+  const std::size_t tokens = node->tokens.size();
+  nodes_.erase(node);
+  return tokens;
+}
+
+std::size_t PrefixStore::drop_next() {
   const auto node = least(false);
-  if (node == nodes_.end()) return false;
-  age_ = std::max(age_, node->score);
-  nodes_.erase(node);
-  return true;
+  if (node != nodes_.end()) age_ = std::max(age_, node->score);
+  return drop(node);
 }
 
-bool PrefixStore::drop_swapped() {
-  const auto node = least(true);
-  if (node == nodes_.end()) return false;
-  nodes_.erase(node);
-  return true;
+std::size_t PrefixStore::drop_swapped() {
+  return drop(least(true));
 }
 
 PrefixStore::Node PrefixStore::take_newest() {

@@ -3,6 +3,7 @@
 /// forked from them, so what a node costs is what no other has; together they are a tree whose nodes nobody had to
 /// link.
 
+#include <chrono>
 #include <list>
 #include <memory>
 #include <span>
@@ -23,8 +24,8 @@ public:
   PrefixStore(std::size_t most, Eviction eviction) : most_(most), eviction_(eviction) {}
 
   /// Keeps a sequence that holds these tokens; what it makes needless goes (the same tokens, or its own beginning that
-  /// nobody else used), and so does another when there are too many.
-  void add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
+  /// nobody else used), and so does another when there are too many: then returns its number of tokens, else 0.
+  std::size_t add(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
   /// A fork of what shares most with `tokens`, of at most all of them but the last; it may be swapped out. Null:
   /// nothing shares anything. Throws OutOfBudget.
   std::unique_ptr<Sequence> find(std::span<const TokenId> tokens);
@@ -35,17 +36,24 @@ public:
 
   /// In memory, and first to leave; null: there is none.
   const Sequence* next_to_leave() const;
-  /// It leaves memory: for the disk, or for good. Returns false when there is none.
-  bool swap_out_next();
-  bool drop_next();
-  /// Gives up one on the disk. Returns false when there is none.
-  bool drop_swapped();
+  /// It leaves memory: for the disk, or for good. Returns its number of tokens; 0: there is none.
+  std::size_t swap_out_next();
+  std::size_t drop_next();
+  /// The same of one on the disk.
+  std::size_t drop_swapped();
 
+  /// A sequence that is kept, and its tokens.
   struct Node {
     std::vector<TokenId> tokens;
     std::unique_ptr<Sequence> sequence;
+    std::chrono::steady_clock::time_point used{};  ///< last
     double uses = 1, score = 0;
   };
+  /// Calls f(node) with each, the one used last first.
+  template <class F>
+  void for_each(F&& f) const {
+    for (const Node& node : nodes_) f(node);
+  }
   std::size_t size() const { return nodes_.size(); }
   /// Takes out the one used last. REQUIRES: size() > 0.
   Node take_newest();
@@ -54,6 +62,7 @@ private:
   using Place = std::list<Node>::iterator;
   void touch(Place node);
   Place least(bool swapped);
+  std::size_t drop(Place node);
 
   std::size_t most_;
   Eviction eviction_;

@@ -19,6 +19,7 @@ constexpr std::size_t kLeastPromptRows = 32;
 constexpr std::size_t kEvents = 20;
 constexpr std::size_t kMostSaved = 32;  ///< sequences, from one run to the next
 constexpr std::chrono::milliseconds kPublish{200};
+constexpr std::chrono::seconds kTogether{2};  ///< events of one kind
 
 /// The chosen token's logarithm of probability, and the likeliest.
 ServeToken with_logprobs(std::span<const float> logits, TokenId token, std::size_t top) {
@@ -96,7 +97,45 @@ void Scheduler::cancel(std::uint64_t id) {
 
 SchedulerStats Scheduler::stats() const {
   const std::lock_guard lock(mutex_);
+  looked_ = true;
+  wake_.notify_one();
   return stats_;
+}
+
+void Scheduler::change_budget(Bytes budget, const std::function<void(Bytes)>& resize) {
+  std::packaged_task<void()> order([&] { resize_now(budget, resize); });
+  std::future<void> done = order.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) fail("the server stops");
+    orders_.push_back(std::move(order));
+  }
+  wake_.notify_one();
+  done.get();
+}
+
+void Scheduler::resize_now(Bytes budget, const std::function<void(Bytes)>& resize) {
+  const LedgerReport before = ledger_.report();
+  const Bytes weights = before.by_tag[static_cast<std::size_t>(Tag::weights)];
+  const Bytes kept = kv_view(model_, sequences(), prefixes_).kept;
+  // What no eviction could make possible costs nobody anything.
+  const bool possible = before.used - weights - std::min(before.used - weights, kept) < budget;
+  while (true) {
+    try {
+      resize(budget);
+      return;
+    } catch (const IoError&) {
+      throw;  // the weights cannot be read
+    } catch (const Error&) {
+      if (!wait_for_leaving() && (!possible || !shed_prefix("the budget became smaller"))) throw;
+    }
+  }
+}
+
+std::vector<const Sequence*> Scheduler::sequences() const {
+  std::vector<const Sequence*> all;
+  for (const JobPtr& job : running_) all.push_back(job->sequence.get());
+  return all;
 }
 
 void Scheduler::load_kept() {
@@ -112,7 +151,7 @@ void Scheduler::load_kept() {
     } catch (const OutOfBudget&) {
       return;
     } catch (const Error& e) {
-      note(e.what());
+      note("files", e.what());
     }
   }
 }
@@ -144,7 +183,9 @@ void Scheduler::run() {
     {
       std::unique_lock lock(mutex_);
       if (idle())
-        wake_.wait(lock, [this] { return stop_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty(); });
+        wake_.wait(lock, [this] {
+          return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty();
+        });
       if (stop_) break;
     }
     take_new();
@@ -168,6 +209,13 @@ void Scheduler::publish() {
   std::vector<RequestStatus> requests;
   if (!idle() && now - published_ < kPublish) return;
   published_ = now;
+  bool looked;
+  {
+    const std::lock_guard lock(mutex_);
+    looked = std::exchange(looked_, false);
+  }
+  KvView kv;
+  if (looked) kv = kv_view(model_, sequences(), prefixes_);
   for (const JobPtr& job : running_) requests.push_back(job->status(false));
   for (const JobPtr& job : coming_) requests.push_back(job->status(true));
   for (const JobPtr& job : waiting_) requests.push_back(job->status(true));
@@ -179,23 +227,50 @@ void Scheduler::publish() {
   stats_.waiting = waiting_.size() + coming_.size(), stats_.running = running_.size(),
   stats_.prefixes = prefixes_.size();
   stats_.requests = std::move(requests);
+  if (looked) stats_.kv = std::move(kv);
 }
 
-void Scheduler::note(std::string what) {
+void Scheduler::note(std::string_view kind, std::string what) {
   log(LogLevel::info, "{}", what);
+  add_event({std::chrono::steady_clock::now(), kind, std::move(what)});
+}
+
+void Scheduler::add_event(SchedulerEvent event) {
   const std::lock_guard lock(mutex_);
-  stats_.events.push_front({std::chrono::steady_clock::now(), std::move(what)});
-  if (stats_.events.size() > kEvents) stats_.events.pop_back();
+  std::deque<SchedulerEvent>& events = stats_.events;
+  // Those that go together are one, or nothing else would be left to see.
+  if (!events.empty() && events.front().kind == event.kind && event.when - events.front().when < kTogether) {
+    const SchedulerEvent& last = events.front();
+    const bool same = (event.kind == "evicted" || event.kind == "swapped") && last.what == event.what;
+    if (same) event.times += last.times, event.tokens += last.tokens;
+    // Of several budgets the last one counts.
+    if (same || event.kind == "budget") events.pop_front();
+  }
+  events.push_front(std::move(event));
+  if (events.size() > kEvents) events.pop_back();
+}
+
+void Scheduler::note_left(std::string_view kind, std::size_t tokens, std::string why) {
+  log(LogLevel::info, "a kept beginning of {} tokens was {}: {}", tokens, kind, why);
+  add_event({std::chrono::steady_clock::now(), kind, std::move(why), 1, tokens});
+}
+
+void Scheduler::keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+  if (const std::size_t gone = prefixes_.add(std::move(tokens), std::move(sequence)); gone > 0)
+    note_left("evicted", gone, fmt::format("at most {} are kept", options_.max_prefixes));
 }
 
 void Scheduler::take_new() {
   std::vector<JobPtr> fresh;
   std::vector<std::uint64_t> cancelled;
+  std::deque<std::packaged_task<void()>> orders;
   {
     const std::lock_guard lock(mutex_);
     fresh.swap(fresh_);
     cancelled.swap(cancelled_);
+    orders.swap(orders_);
   }
+  for (auto& order : orders) order();
   for (const JobPtr& job : fresh) {
     welcome(job->request.owner);
     job->place = ++places_;
@@ -282,7 +357,7 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
   const bool read_prompt = job->generated() == 0 && job->left() == 0;
   if ((read_prompt && !job->request.kept) || job->branches.contains(job->fed())) {
     try {
-      prefixes_.add(job->held(), job->sequence->fork());
+      keep(job->held(), job->sequence->fork());
     } catch (const OutOfBudget&) {
       // Then it is not kept.
     }
@@ -306,6 +381,10 @@ void Scheduler::after_step(const JobPtr& job, std::size_t rows, std::span<float>
   } else {
     event.text += job->filter.push(job->decoder.push(model_.tokenizer().piece(token)));
     event.usage.generated_tokens = job->generated();
+    {
+      const std::lock_guard lock(mutex_);
+      ++stats_.generated_tokens;
+    }
     if (job->filter.stopped)
       reason = StopReason::stop_string;
     else if (job->request.constraint && job->request.constraint->ended())
@@ -345,7 +424,7 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
   // What is on its way is not worth the wait.
   if (job->sequence && job->fed() > 0 && event.error.empty() && !job->coming && !job->request.kept) {
     std::vector<TokenId> held = job->held();  // before the sequence moves
-    prefixes_.add(std::move(held), std::move(job->sequence));
+    keep(std::move(held), std::move(job->sequence));
   }
   std::erase(running_, job);
   std::erase(coming_, job);
@@ -360,7 +439,6 @@ void Scheduler::finish(const JobPtr& job, std::optional<StopReason> reason, std:
     ++(reason ? stats_.finished : stats_.failed);
     --all_under_way_;
     if (const auto owner = under_way_.find(job->request.owner); --owner->second == 0) under_way_.erase(owner);
-    stats_.generated_tokens += event.usage.generated_tokens;
   }
   job->sink(event);
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,6 +22,7 @@
 
 #include "base/buffer.hpp"
 #include "generate/session.hpp"
+#include "serve/kv_view.hpp"
 #include "serve/prefix_store.hpp"
 #include "serve/scheduler_task.hpp"
 #include "text/constraint.hpp"
@@ -106,7 +108,9 @@ struct RequestStatus {
 /// Something that gave way, and why.
 struct SchedulerEvent {
   std::chrono::steady_clock::time_point when;
-  std::string what;
+  std::string_view kind;              ///< "evicted", "swapped", "preempted", "failed", "budget", "files"
+  std::string what;                   ///< evicted, swapped: why
+  std::size_t times = 1, tokens = 0;  ///< the same: so many beginnings, with so many tokens
 };
 
 struct SchedulerStats {
@@ -116,6 +120,7 @@ struct SchedulerStats {
   double busy_seconds = 0;                               ///< in forward()
   std::vector<RequestStatus> requests;
   std::deque<SchedulerEvent> events;  ///< the last ones, the newest first
+  KvView kv;                          ///< as it was shortly after somebody looked before
 };
 
 class Scheduler {
@@ -138,6 +143,11 @@ public:
   /// Ends it with StopReason::cancelled, if it is still under way.
   void cancel(std::uint64_t id);
   SchedulerStats stats() const;
+  /// Something happened that is to be among the events. Thread-safe.
+  void note(std::string_view kind, std::string what);
+  /// Changes the ledger's limit by `resize` between two steps. Where that throws because kept beginnings take too much,
+  /// they leave memory. Throws what it throws. Thread-safe.
+  void change_budget(Bytes budget, const std::function<void(Bytes)>& resize);
   /// Requests that are under way fail, and so will all others. What they answered to is let go.
   void stop();
 
@@ -159,7 +169,11 @@ private:
   void work_on_task();
   bool take_from_task();
   void fail_tasks(const std::string& why);
-  void note(std::string what);
+  void note_left(std::string_view kind, std::size_t tokens, std::string why);
+  void add_event(SchedulerEvent event);
+  void keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence);
+  void resize_now(Bytes budget, const std::function<void(Bytes)>& resize);
+  std::vector<const Sequence*> sequences() const;
   void publish();
   void finish(const JobPtr& job, std::optional<StopReason> reason, std::string error = {});
   /// One under way; null: none is like that.
@@ -201,7 +215,9 @@ private:
   /// A step found no room.
   void make_room();
   /// A kept sequence leaves memory. Returns false when there is none.
-  bool shed_prefix();
+  bool shed_prefix(const char* why);
+  /// For the first pages that are on their way to the disk. Returns false when there are none.
+  bool wait_for_leaving();
   bool fits_on_disk(const Sequence& sequence);
   void charge(const Job& job, std::size_t tokens);
   /// An owner who comes anew has no credit for the time before.
@@ -227,12 +243,14 @@ private:
   Time published_{};
 
   mutable std::mutex mutex_;
-  std::condition_variable wake_;
+  mutable std::condition_variable wake_;
   std::vector<JobPtr> fresh_;
   std::deque<std::shared_ptr<SchedulerTask>> tasks_;  ///< the first is under way
   std::vector<std::uint64_t> cancelled_;
   std::map<std::string, std::size_t> under_way_;  ///< requests of each owner
   std::size_t all_under_way_ = 0;
+  std::deque<std::packaged_task<void()>> orders_;  ///< between two steps
+  mutable bool looked_ = false;                    ///< somebody asked for stats() since publish()
   std::uint64_t next_id_ = 1;
   bool stop_ = false;
   SchedulerStats stats_;

@@ -131,7 +131,7 @@ bool Scheduler::begin(const JobPtr& job) {
   // What it will find, unless it has it on the disk: pages there take room as new ones do.
   const auto held = [&] { return job->sequence ? 0 : prefixes_.longest_in_memory(job->history); };
   while (!has_room(*job, held()))
-    if (!shed_prefix() && !make_way_for(*job)) {
+    if (!shed_prefix("a request needs the room") && !make_way_for(*job)) {
       if (others() > 0) return false;
       break;  // alone it may try
     }
@@ -143,12 +143,7 @@ bool Scheduler::begin(const JobPtr& job) {
       break;
     } catch (const OutOfBudget& e) {
       if (!has_own) job->sequence = nullptr;
-      if (shed_prefix()) continue;
-      if (KvSwap* swap = model_.swap(); swap && swap->leaving_bytes() > 0) {
-        swap->wait();
-        swap->collect();
-        continue;
-      }
+      if (wait_for_leaving() || shed_prefix("a request needs the room")) continue;
       if (others() == 0) finish(job, {}, e.what());
       return false;
     }
@@ -180,7 +175,7 @@ void Scheduler::take_arrived() {
       start(job);
       return true;
     }
-    note(fmt::format("request {} is read again: {}", job->id, error));
+    note("failed", fmt::format("request {} is read again: {}", job->id, error));
     job->sequence = nullptr;
     waiting_.push_back(job);
     return true;
@@ -218,20 +213,28 @@ void Scheduler::give_way(const JobPtr& job, const char* why) {
   else
     job->sequence = nullptr;
   waiting_.push_back(job);
-  note(fmt::format("request {} {}: {}", job->id, swaps ? "went to the disk" : "gave its memory back and waits", why));
+  note("preempted", fmt::format("request {} {}: {}", job->id, swaps ? "went to the disk" : "gave its memory back and waits", why));
   const std::lock_guard lock(mutex_);
   ++stats_.preempted;
 }
 
-bool Scheduler::shed_prefix() {
-  if (const Sequence* next = prefixes_.next_to_leave(); !next)
-    return false;
-  else if (fits_on_disk(*next) && prefixes_.swap_out_next())
-    note("a kept beginning went to the disk: no room in the budget");
-  else if (prefixes_.drop_next())
-    note("a kept beginning was given up: no room in the budget");
-  else
-    return false;
+bool Scheduler::shed_prefix(const char* why) {
+  const Sequence* next = prefixes_.next_to_leave();
+  if (!next) return false;
+  if (fits_on_disk(*next))
+    if (const std::size_t tokens = prefixes_.swap_out_next(); tokens > 0) {
+      note_left("swapped", tokens, why);
+      return true;
+    }
+  note_left("evicted", prefixes_.drop_next(), why);
+  return true;
+}
+
+bool Scheduler::wait_for_leaving() {
+  KvSwap* const swap = model_.swap();
+  if (!swap || swap->leaving_bytes() == 0) return false;
+  swap->wait();
+  swap->collect();
   return true;
 }
 
@@ -240,7 +243,7 @@ void Scheduler::look_ahead() {
   Bytes wanted = 0;
   for (const JobPtr& job : running_) wanted += model_.kv_bytes(job->fed() + kAhead) - model_.kv_bytes(job->fed());
   while (wanted > free_bytes()) {
-    if (shed_prefix()) continue;
+    if (shed_prefix("answers will need the room")) continue;
     if (running_.size() < 2 || !fits_on_disk(*last_come()->sequence)) return;
     full_ = true;
     give_way(last_come(), "the budget is nearly used");
@@ -254,19 +257,17 @@ Scheduler::JobPtr Scheduler::last_come() const {
 }
 
 void Scheduler::make_room() {
-  KvSwap* const swap = model_.swap();
-  if (swap && swap->leaving_bytes() > 0) {
-    swap->wait();
-    return swap->collect();
-  }
-  if (shed_prefix() || take_from_task()) return;
+  if (wait_for_leaving() || shed_prefix("an answer needs the room") || take_from_task()) return;
   if (running_.size() > 1) {
     full_ = true;
     return give_way(last_come(), "no room in the budget");
   }
-  if (coming_.empty()) return finish(last_come(), {}, "the memory that is left is too small for this request");
+  if (coming_.empty()) {
+    note("failed", fmt::format("request {} ended: the memory that is left is too small for it", last_come()->id));
+    return finish(last_come(), {}, "the memory that is left is too small for this request");
+  }
   // Another has taken the room, and will have to give it back.
-  swap->wait();
+  model_.swap()->wait();
   take_arrived();
 }
 

@@ -28,7 +28,7 @@ void Scheduler::work_on_task() {
   try {
     more = task->step(model_, prefixes_, std::max<std::size_t>(1, prompt_rows(running_.size())));
   } catch (const OutOfBudget& e) {
-    if (shed_prefix()) return;
+    if (wait_for_leaving() || shed_prefix("embeddings or a session need the room")) return;
     const bool gave = task->give_back();
     // Requests come first; what is left when nobody is at work is all there will ever be.
     more = !running_.empty() || (gave && !task_waits_);
@@ -53,7 +53,7 @@ bool Scheduler::take_from_task() {
   }
   if (!task || !task->give_back()) return false;
   task_waits_ = true;
-  note("what is beside the requests gave its memory back: no room in the budget");
+  note("preempted", "what is beside the requests gave its memory back: no room in the budget");
   return true;
 }
 

@@ -1,20 +1,47 @@
 #include "serve/status_api.hpp"
 
+#include <string>
+#include <utility>
+
 #include "serve/request_fields.hpp"
 #include "serve/web_files.hpp"
 
 namespace snug {
 
+namespace {
+
+/// Names of the codec of pages, and of that of cold ones ("": there are none), in what --kv says.
+std::pair<std::string, std::string> codecs_of(const std::string& kv) {
+  const std::size_t comma = kv.rfind(','), at = kv.rfind('@');
+  if (comma == kv.npos || at == kv.npos || at < comma) return {kv, ""};
+  return {kv.substr(0, comma), kv.substr(comma + 1, at - comma - 1)};
+}
+
+/// Pages by where they are and what they are kept in.
+Json kv_forms(const KvUse& use, const std::string& kv) {
+  const auto [coded, cold] = codecs_of(kv);
+  Json forms = Json::array();
+  const auto add = [&forms](const char* tier, const std::string& form, Bytes bytes) {
+    if (bytes > 0) forms.push_back({{"tier", tier}, {"form", form}, {"bytes", bytes}});
+  };
+  add("memory", "bf16", use.raw);
+  add("memory", coded, use.coded);
+  add("memory", cold, use.cold);
+  add("memory", "decoded", use.chains);
+  add("disk", !cold.empty() ? cold : coded, use.disk);
+  return forms;
+}
+
+}  // namespace
+
 void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
   const SchedulerStats s = m.scheduler.stats();
   const LedgerReport l = m.ledger.report();
   const auto now = std::chrono::steady_clock::now();
-  Json memory = Json::object(), requests = Json::array(), events = Json::array();
+  Json memory = Json::object(), requests = Json::array(), events = Json::array(), kept = Json::array();
   for (std::size_t tag = 0; tag < kTagCount; ++tag)
     memory[std::string(tag_name(static_cast<Tag>(tag)))] = l.by_tag[tag];
-  Bytes running = 0;
   for (const RequestStatus& r : s.requests) {
-    running += r.bytes;
     requests.push_back({{"id", r.id},
                         {"state", r.swapped           ? "on disk"
                                   : r.waits           ? "waits"
@@ -25,8 +52,13 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                         {"written", r.written},
                         {"bytes", r.bytes}});
   }
+  const auto ago = [now](auto when) { return std::chrono::duration<double>(now - when).count(); };
   for (const SchedulerEvent& e : s.events)
-    events.push_back({{"seconds_ago", std::chrono::duration<double>(now - e.when).count()}, {"what", e.what}});
+    events.push_back(
+        {{"seconds_ago", ago(e.when)}, {"kind", e.kind}, {"what", e.what}, {"times", e.times}, {"tokens", e.tokens}});
+  for (const KeptStatus& k : s.kv.tree)
+    kept.push_back(
+        {{"tokens", k.tokens}, {"shared", k.shared}, {"bytes", k.bytes}, {"own", k.own}, {"seconds_ago", ago(k.used)}});
   Json energy;
   if (m.options.energy)
     if (const EnergyReport e = m.options.energy->report(); e.tokens > 0) energy = e.joules_per_token();
@@ -37,10 +69,14 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                              {"budget", limited ? Json(l.limit) : Json()},
                              {"used", l.used},
                              {"peak", l.peak},
+                             {"least", m.options.least_budget},
                              {"most", std::max(m.options.most_budget, l.used)},
                              {"memory", std::move(memory)},
-                             {"kv_running", running},
                              {"swap", {{"used", s.swap_used}, {"written", s.swap_written}, {"read", s.swap_read}}},
+                             {"weights_total", m.options.weight_bytes},
+                             {"kv_forms", kv_forms(s.kv.use, m.model.kv_name())},
+                             {"kv_running", s.kv.running},
+                             {"kv_kept", s.kv.kept},
                              {"waiting", s.waiting},
                              {"running", s.running},
                              {"prefixes", s.prefixes},
@@ -49,6 +85,7 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                              {"cached_tokens", s.cached_tokens},
                              {"joules_per_token", std::move(energy)},
                              {"requests", std::move(requests)},
+                             {"kept", std::move(kept)},
                              {"events", std::move(events)}})});
 }
 
@@ -66,13 +103,21 @@ void page_memory(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
 
 void page_file(ServedModel&, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
   for (const WebFile& file : web_files())
-    if (request.path == file.path)
-      return reply->send({.type = std::string(file.type),
-                          .body = std::string(file.content),
-                          .headers = {{"Content-Security-Policy",
-                                       "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
-                                       "frame-ancestors 'none'"},
-                                      {"X-Content-Type-Options", "nosniff"}}});
+    if (request.path == file.path) {
+      HttpResponse response{.type = std::string(file.type),
+                            .body = {},
+                            .headers = {{"Content-Security-Policy",
+                                         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                                         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+                                        {"X-Content-Type-Options", "nosniff"},
+                                        {"Referrer-Policy", "no-referrer"},
+                                        {"Cache-Control", "no-cache"},
+                                        {"Vary", "Accept-Encoding"}}};
+      const bool small = request.header("accept-encoding").find("gzip") != std::string_view::npos;
+      response.body = small ? file.gzip : file.content;
+      if (small) response.headers.emplace_back("Content-Encoding", "gzip");
+      return reply->send(std::move(response));
+    }
   throw ApiError(404, "invalid_request_error", "the page is not part of this build (make web)");
 }
 

@@ -7,7 +7,7 @@
 namespace snug {
 
 struct WebFile {
-  std::string_view path, type, content;
+  std::string_view path, type, content, gzip;
 };
 std::span<const WebFile> web_files();
 

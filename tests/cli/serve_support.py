@@ -31,13 +31,15 @@ class ServeTest(CliTest):
         self.addCleanup(connection.close)
         return connection
 
-    def ask(self, path, body=None, headers={}, method=None):
+    def ask(self, path, body=None, headers={}, method=None, binary=False):
         connection = self.connect()
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method or ("GET" if body is None else "POST"), path, data, headers)
         response = connection.getresponse()
         text = response.read()
         kind = response.getheader("content-type")
+        if binary:
+            return response.status, text
         return response.status, json.loads(text) if kind == "application/json" and text else text.decode()
 
     def stream(self, path, body):

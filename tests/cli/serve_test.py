@@ -1,5 +1,6 @@
 """snug serve: what clients get over HTTP, and what hostile ones do not get."""
 
+import gzip
 import json
 import socket
 import threading
@@ -139,6 +140,12 @@ class Serve(ServeTest):
         status = self.ask("/snug/status")[1]
         self.assertEqual(sum(status["memory"].values()), status["used"])
         self.assertGreater(status["prefixes"], 0)
+        time.sleep(0.1)
+        status = self.ask("/snug/status")[1]  # what the look before asked for
+        self.assertEqual(len(status["kept"]), status["prefixes"])
+        self.assertEqual(status["kv_running"] + status["kv_kept"], sum(form["bytes"] for form in status["kv_forms"]))
+        small = self.ask("/app.css", headers={"Accept-Encoding": "gzip"}, binary=True)[1]
+        self.assertEqual(gzip.decompress(small).decode(), self.ask("/app.css")[1])
         self.assertEqual(self.ask("/snug/memory", {"bytes": status["budget"] // 2})[0], 200)
         self.assertEqual(self.ask("/snug/status")[1]["budget"], status["budget"] // 2)
         self.assert_refused(400, self.ask("/snug/memory", {"bytes": 1000}), "invalid_value", "too small")

@@ -16,13 +16,57 @@ export function element<K extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-export function button(text: string, onclick: () => void): HTMLButtonElement {
-  return element("button", { type: "button", textContent: text, onclick });
+/** Of an SVG. */
+export function shape(tag: string, attributes: Record<string, string | number>, ...children: (Node | string)[]): SVGElement {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
+  made.append(...children);
+  return made;
 }
 
-export function bytesText(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let unit = 0;
-  for (; bytes >= 1024 && unit < units.length - 1; ++unit) bytes /= 1024;
-  return `${bytes < 10 && unit > 0 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
+/** `name`: what it is called where its text does not say it. */
+export function button(text: string, onclick: () => void, name = ""): HTMLButtonElement {
+  const made = element("button", { type: "button", textContent: text, onclick });
+  if (name) {
+    made.title = name;
+    made.setAttribute("aria-label", name);
+  }
+  return made;
+}
+
+/** Says something for a moment, and offers to undo it. */
+export function toast(text: string, action?: { name: string; run: () => void }): void {
+  const box = byId("toast");
+  const close = (): void => {
+    box.classList.remove("shown");
+    box.replaceChildren();
+  };
+  box.replaceChildren(text);
+  if (action) {
+    box.append(button(action.name, () => {
+      close();
+      action.run();
+    }));
+  }
+  box.classList.add("shown");
+  clearTimeout(closing);
+  closing = setTimeout(close, 8000);
+}
+let closing = 0;
+
+export async function copy(text: string, from: HTMLButtonElement): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without TLS, from another machine, there is no clipboard but this.
+    const field = element("textarea", { value: text });
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    from.focus();
+  }
+  const before = from.textContent;
+  from.textContent = "Copied";
+  setTimeout(() => (from.textContent = before), 1500);
 }

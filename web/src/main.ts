@@ -1,47 +1,30 @@
 import "./style.css";
-import { openChat, startChats } from "./chat";
-import { button, byId, element } from "./dom";
+import "./chat.css";
+import "./memory.css";
+import { startChat, stop } from "./chat";
+import { openFirst, startChats, startNewChat } from "./chats";
+import { byId } from "./dom";
 import { startMemory } from "./memory";
-import { chats, newChat, removeChat, save, settings, titleOf, type Chat, type Settings } from "./store";
+import { startSettings } from "./settings";
+import { showView, startView } from "./view";
 
-let current: Chat = chats[0] ?? newChat();
-
-function open(chat: Chat): void {
-  current = chat;
-  openChat(chat);
-  showList();
-  document.body.classList.remove("show-chats");
-}
-
-function showList(): void {
-  byId("chat-list").replaceChildren(...chats.map((chat) => {
-    const line = element("li", { className: chat === current ? "current" : "" });
-    const remove = button("×", () => {
-      removeChat(chat);
-      open(chats[0] ?? newChat());
-    });
-    remove.setAttribute("aria-label", "Delete chat");
-    line.append(button(titleOf(chat), () => open(chat)), remove);
-    return line;
-  }));
-}
-
-function bind(id: string, name: keyof Settings): void {
-  const field = byId<HTMLInputElement>(id);
-  field.value = settings[name];
-  field.onchange = () => {
-    settings[name] = field.value;
-    save();
-  };
-}
-
-bind("system", "system");
-bind("temperature", "temperature");
-bind("max-tokens", "maxTokens");
-bind("key", "key");
-byId("new-chat").onclick = () => open(current.messages.length > 0 ? newChat() : current);
-byId("toggle-chats").onclick = () => document.body.classList.toggle("show-chats");
-byId("toggle-memory").onclick = () => document.body.classList.toggle("show-memory");
-startChats(showList);
+startView();
+startSettings();
+startChat(startChats());
 startMemory();
-open(current);
+openFirst();
+
+addEventListener("keydown", (event) => {
+  const writes = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
+  if (event.key === "Escape") {
+    stop();
+    showView("chat");
+  } else if (event.altKey && event.code === "KeyN") {
+    event.preventDefault();
+    startNewChat();
+  } else if (event.key === "/" && !writes && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    showView("chat");
+    byId("question").focus();
+  }
+});
