@@ -132,7 +132,7 @@ private:
 
   /// Tells what is wrong with what was sent so far, and closes.
   void refuse(int status, const std::string& why) {
-    keep_ = false;
+    keep_ = head_only_ = false;
     begin_answer();
     if (!shared_->refusal) return send({status, "text/plain; charset=utf-8", why + "\n"});
     const std::string target(parser_->get().target());
