@@ -131,6 +131,7 @@ void Api::stop() {
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
+  model_.stop();
 }
 
 void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {

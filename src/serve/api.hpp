@@ -13,6 +13,7 @@
 #include "generate/conversation.hpp"
 #include "serve/http.hpp"
 #include "serve/scheduler.hpp"
+#include "serve/worker.hpp"
 
 namespace snug {
 
@@ -65,9 +66,15 @@ public:
   /// Throws ApiError with what is wrong with the grammar.
   std::unique_ptr<Constraint> constraint(const std::string& kind, const std::string& grammar) const;
 
+  /// Does what needs a constraint, on a thread of its own: others' requests are read meanwhile.
+  void with_grammars(Worker::Work work) { grammar_worker_.add(std::move(work)); }
+  /// Lets go of what waits for that.
+  void stop() { grammar_worker_.stop(); }
+
 private:
   mutable std::once_flag grammars_once_;
   mutable std::unique_ptr<Grammars> grammars_;  ///< made when the first request wants one
+  Worker grammar_worker_;
 };
 
 /// Answers one kind of request. Throws ApiError.

@@ -13,6 +13,7 @@ namespace snug {
 struct HttpRequest {
   std::string method, path, query, body;
   std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
+  std::shared_ptr<void> room;                                ///< holds the body's place in HttpLimits::bodies
 
   /// "" when it is not there.
   std::string_view header(std::string_view name) const {

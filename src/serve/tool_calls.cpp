@@ -18,7 +18,7 @@ std::size_t begun(std::string_view text, std::string_view mark) {
 }
 
 bool read_call(std::string_view text, ToolCall& call) {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json(text);
   if (!json.is_object() || !field_of(json, "name").is_string()) return false;
   call.id = fmt::format("call_{:016x}", random_seed());
   call.name = json["name"].get<std::string>();
