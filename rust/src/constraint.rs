@@ -107,9 +107,9 @@ fn check_sizes(schema: &Json) -> Result<(), String> {
 /// Answers under way come first.
 fn stand_back() {
     #[cfg(target_os = "linux")]
-    // SAFETY: 0 is the calling thread; a failure changes nothing.
+    // SAFETY: of the calling thread; a failure changes nothing.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+        libc::nice(10);
     }
 }
 

@@ -1,6 +1,8 @@
 #include "serve/http_server.hpp"
 
 #include <fmt/format.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -67,7 +69,7 @@ std::string_view origin_form(std::string_view target) {
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
   Connection(tcp::socket socket, std::shared_ptr<Shared> shared)
-      : stream_(std::move(socket)), shared_(std::move(shared)) {
+      : stream_(std::move(socket)), timer_(stream_.get_executor()), shared_(std::move(shared)) {
     ++shared_->connections;
   }
   ~Connection() { --shared_->connections; }
@@ -189,15 +191,30 @@ private:
       tcp::socket& socket = stream_.socket();
       socket.non_blocking(true, failed);
       const std::size_t n = socket.receive(asio::buffer(&byte, 1), tcp::socket::message_peek, failed);
-      if (n > 0 || failed == asio::error::would_block) return;  // the next request
-      if (failed != asio::error::eof) return give_up();
-      // It has closed its side: has it left, or does it only have nothing more to say? Who has left answers with a
-      // reset to whatever is sent; an interim response means nothing to others, but came only with HTTP/1.1.
-      if (begun_) return wait(tcp::socket::wait_error, [this] { give_up(); });
-      if (version_ < 11) return give_up();
-      wait(tcp::socket::wait_error, [this] { give_up(); });
-      socket.send(asio::buffer(kContinue), 0, failed);
+      if (failed == asio::error::eof || has_said_all()) return ask_whether_gone();
+      if (failed && failed != asio::error::would_block) return give_up();
+      if (n == 0) return watch();
+      // The next request is there, and would wake this at once again.
+      timer_.expires_after(std::chrono::milliseconds(500));
+      timer_.async_wait([self = shared_from_this(), answer = answer_](Code error) {
+        if (!error && self->answer_ == answer && self->answering_) self->watch();
+      });
     });
+  }
+  /// Also when there is something left to read.
+  bool has_said_all() {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    return getsockopt(stream_.socket().native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_state == TCP_CLOSE_WAIT;
+  }
+  /// It has closed its side: has it left, or does it only have nothing more to say? Who has left answers whatever is
+  /// sent with a reset; others take no notice of an interim response, which came with HTTP/1.1.
+  void ask_whether_gone() {
+    if (!begun_ && version_ < 11) return give_up();
+    wait(tcp::socket::wait_error, [this] { give_up(); });
+    Code failed;
+    if (!begun_) stream_.socket().send(asio::buffer(kContinue), 0, failed);
   }
   /// Calls f when that has come to pass while this request is answered.
   template <class F>
@@ -251,6 +268,7 @@ private:
 
   static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
   beast::tcp_stream stream_;
+  asio::steady_timer timer_;
   std::shared_ptr<Shared> shared_;
   std::shared_ptr<BodyRoom> room_;
   beast::flat_buffer buffer_;

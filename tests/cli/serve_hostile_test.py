@@ -178,14 +178,14 @@ class Hostile(ServeTest):
             nested = b"[" * 400 + b"]" * 400
             for field in (b"tools", b"response_format", b"tool_choice", b"stop", b"stream_options", b"format", b"options", b"system"):
                 for path in POSTS:
-                    status, _ = self.ask(path, b'{"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "prompt": "x", "' + field + b'": ' + nested + b"}")
+                    status, _ = self.ask(path, b'{"max_tokens": 2, "num_predict": 2, "messages": [{"role": "user", "content": "x"}], "prompt": "x", "' + field + b'": ' + nested + b"}")
                     self.assertIn(status, (200, 400), (path, field))
 
     def test_words_that_are_not_utf8(self):
         self.start()
         with self.unharmed():
             for text in ("\\ud800", "\\udfff\\ud800", "\\u0000", "\\uffff", "\x7f"):
-                body = '{"messages": [{"role": "user", "content": "' + text + '"}], "max_tokens": 2, "prompt": "' + text + '"}'
+                body = '{"messages": [{"role": "user", "content": "' + text + '"}], "max_tokens": 2, "options": {"num_predict": 2}, "prompt": "' + text + '"}'
                 for path in POSTS[:-1]:
                     self.assertIn(self.ask(path, body.encode())[0], (200, 400), (path, text))
 

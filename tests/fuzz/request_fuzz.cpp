@@ -1,5 +1,5 @@
-// Fuzz target over requests: a path, a line's end and a body, up to where the scheduler would take over (it has stopped,
-// and nothing compiles grammars). Anything but a snug::Error is a finding: clients would get a 500.
+// Fuzz target over requests: a path, a line's end and a body, up to where the scheduler would take over (it has
+// stopped, and nothing compiles grammars). Anything but a snug::Error is a finding: clients would get a 500.
 
 #include <map>
 
@@ -39,7 +39,13 @@ struct Server {
   }
   testing_support::TinyEngine engine{{.context = 1024}, {.max_rows = 64, .context = 1024}, 1};
   Scheduler scheduler{engine.model, engine.ledger, {.context = 1024}};
-  ServedModel model{engine.model, engine.ledger, scheduler, {.model = "tiny", .chat_template = "chatml"}};
+  ServedModel model{engine.model, engine.ledger, scheduler, options()};
+
+  static ApiOptions options() {
+    ApiOptions options;
+    options.chat_template = "chatml";
+    return options;
+  }
 };
 
 }  // namespace
@@ -50,7 +56,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t line = text.find('\n');
   const auto handler = kHandlers.find(text.substr(0, line));
   if (line == text.npos || handler == kHandlers.end()) return 0;
-  HttpRequest request{.method = "POST", .path = handler->first};
+  HttpRequest request;
+  request.method = "POST", request.path = handler->first;
   request.body = text.substr(line + 1);
   try {
     handler->second(server.model, request, std::make_shared<Deaf>());
