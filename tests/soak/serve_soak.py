@@ -27,6 +27,7 @@ sys.path.insert(0, os.path.join(ROOT, "bench"))
 from random_schemas import random_schemas  # noqa: E402
 
 MIB = 1 << 20
+PATIENCE = 300  # seconds: it runs beside other work, and comes last
 REFERENCE = {"messages": [{"role": "user", "content": "Count from one to ten."}], "temperature": 0, "max_tokens": 40}
 
 
@@ -45,7 +46,7 @@ class Server:
             if self.group:
                 self.group.write("cgroup.procs", os.getpid())
 
-        command = [self.o.snug, "serve", self.o.model, "--port", "0", "-c", "2048", "--memory", f"{self.o.memory}MiB"]
+        command = [self.o.snug, "serve", self.o.model, "--port", "0", "-c", "2048", "--memory", f"{self.o.memory}MiB", "--drain", str(PATIENCE)]
         command += ["--kv-dir", self.kv_folder] if self.kv_folder else []
         self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=before)
         self.port = int(self.child.stdout.readline().split(":")[2].split("/")[0])
@@ -55,14 +56,14 @@ class Server:
         self.restarting.set()
         time.sleep(0.5)  # who is about to ask has asked
         self.child.send_signal(signal.SIGTERM)
-        code = self.child.wait(60)
+        code = self.child.wait(PATIENCE + 60)
         self.start()
         self.restarting.clear()
         if code != 0:
             raise RuntimeError(f"the server ended with {code}")
 
     def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def post(self, path, body):
         connection = self.connect()
