@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD = build/release
 CLANG_FORMAT ?= clang-format-19
 
-.PHONY: build run test test-all test-page bench format format-check web clean bootstrap
+.PHONY: build run test test-all test-page test-serve bench format format-check web clean bootstrap
 
 build: bootstrap
 	cmake --preset $(PRESET) >/dev/null
@@ -30,6 +30,11 @@ test-all: test
 # The page of the server in a browser.
 test-page: build
 	tests/page/run
+
+# Half an hour and more of hostile clients and of faults.
+test-serve: test
+	SNUG_LONG=1 python3 tests/cli/serve_hostile_test.py $(BUILD)/snug $(BUILD)/tiny.gguf $(BUILD)/libfail_reads.so
+	python3 tests/soak/serve_soak.py --minutes 30
 
 bench: build
 	$(BUILD)/snug bench smollm2-135m

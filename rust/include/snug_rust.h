@@ -41,6 +41,8 @@ void snug_grammars_free(snug_grammars* grammars);
 /* `kind`: "json_schema", "regex" or "lark". May be called by several threads at once. */
 snug_constraint* snug_constraint_new(const snug_grammars* grammars, const char* kind, size_t kind_size,
                                      const char* text, size_t text_size, snug_bytes* error);
+/* Another answer's, from where this one is. */
+snug_constraint* snug_constraint_copy(const snug_constraint* constraint, snug_bytes* error);
 /* Sets a bit of every token that may come next. Returns 0, or 1 and *error. */
 int snug_constraint_mask(snug_constraint* constraint, uint32_t* mask, size_t words, snug_bytes* error);
 /* The answer goes on with a token. The same. */

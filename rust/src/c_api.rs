@@ -125,6 +125,13 @@ pub unsafe extern "C" fn snug_constraint_new(
 }
 
 /// # Safety
+/// `constraint` comes from `snug_constraint_new`, `error` points to writable memory.
+#[no_mangle]
+pub unsafe extern "C" fn snug_constraint_copy(constraint: *const Constraint, error: *mut Bytes) -> *mut Constraint {
+    boxed(error, || Ok::<_, String>((*constraint).copy()))
+}
+
+/// # Safety
 /// `constraint` comes from `snug_constraint_new`; `mask` points to `words` numbers, `error` to writable memory.
 #[no_mangle]
 pub unsafe extern "C" fn snug_constraint_mask(

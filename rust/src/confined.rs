@@ -20,6 +20,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Bounds {
     pub memory_bytes: i64,
     pub time: Duration,
+    /// What takes too long is not given up: it goes on to its end, in time that nothing else wants, for nobody.
+    pub may_finish: bool,
 }
 
 struct Watch {
@@ -101,7 +103,7 @@ pub fn run_confined<T: Send + 'static>(
     while !watch.done.load(Ordering::Acquire) {
         std::thread::park_timeout(POLL);
         if watch.given_up.load(Ordering::Acquire) || start.elapsed() > bounds.time {
-            watch.given_up.store(true, Ordering::Release);
+            watch.given_up.fetch_or(!bounds.may_finish, Ordering::Release);
             yield_to_others(watch.thread_id.load(Ordering::Relaxed));
             return Ok(None);
         }

@@ -1,5 +1,6 @@
 // serve: one model behind HTTP, for the clients of OpenAI's, Anthropic's and Ollama's APIs, and a page.
 
+#include <malloc.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -44,6 +45,13 @@ void allow_descriptors() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/// Large bodies go back to the system when they are done, whatever lies behind them in the heap.
+void return_large_blocks() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 /// What clients see of a path or a name.
 std::string name_of(const std::string& model) {
   const std::filesystem::path file = std::filesystem::path(model).filename();
@@ -59,6 +67,7 @@ void serve(Options& o, const CLI::App& command) {
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   allow_descriptors();
+  return_large_blocks();
 
   o.front.refusal = Api::refusal;
   if (o.log_json) o.front.log = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };

@@ -1,5 +1,9 @@
 #include "serve/answer.hpp"
 
+#include <atomic>
+
+#include "serve/openai_api.hpp"
+
 namespace snug {
 
 void Answer::start() {
@@ -16,14 +20,32 @@ void Answer::start() {
     for (ServeRequest& request : requests)
       if (request.prompt == requests.front().prompt) request.kept = requests.front().kept;
   }
-  std::vector<std::shared_ptr<Constraint>> constraints(choices_);
-  for (auto& constraint : constraints)
-    if (!kind_.empty()) constraint = model_.constraint(kind_, grammar_);
+  if (kind_.empty()) return submit(std::move(requests), nullptr);
+  auto gone = std::make_shared<std::atomic<bool>>(false);
+  reply_->on_gone([gone] { *gone = true; });
+  model_.with_grammars([self = shared_from_this(), gone, requests = std::move(requests)] {
+    if (*gone) return;
+    try {
+      self->submit(requests, self->model_.constraint(self->kind_, self->grammar_));
+    } catch (const ApiError& e) {
+      self->reply_->send(self->refusal(e));
+    } catch (const std::exception& e) {
+      self->reply_->send(self->refusal({503, "server_error", e.what()}));
+    }
+  });
+}
+
+HttpResponse Answer::refusal(const ApiError& error) const {
+  return openai_error(error);
+}
+
+void Answer::submit(std::vector<ServeRequest> requests, std::unique_ptr<Constraint> constraint) {
+  for (std::size_t i = 1; constraint && i < choices_; ++i) requests[i].constraint = constraint->copy();
+  requests[0].constraint = std::move(constraint);
   begin();
   std::vector<std::uint64_t> ids;
   for (std::size_t i = 0; i < choices_; ++i) {
     requests[i].sampler.seed += i;
-    requests[i].constraint = std::move(constraints[i]);
     ids.push_back(
         model_.scheduler.submit(std::move(requests[i]), [self = shared_from_this(), i](const ServeEvent& event) {
           self->note_tokens(event);

@@ -112,6 +112,7 @@ private:
   void say(Json event) {
     reply_->write(fmt::format("event: {}\ndata: {}\n\n", event["type"].get<std::string>(), dump(event)));
   }
+  HttpResponse refusal(const ApiError& error) const override { return anthropic_error(error); }
   void begin() override {
     if (!stream_) return;
     reply_->begin("text/event-stream");

@@ -111,10 +111,25 @@ const ApiRoute& route_of(const HttpRequest& request) {
 }  // namespace
 
 ServedModel::ServedModel(Model& m, const Ledger& l, Scheduler& s, ApiOptions o)
-    : model(m), ledger(l), scheduler(s), options(std::move(o)), created(seconds_now()) {}
+    : model(m), ledger(l), scheduler(s), options(std::move(o)), created(seconds_now()) {
+  const auto size = static_cast<TokenId>(model.tokenizer().size());
+  for (TokenId id = 0; id < size; ++id)
+    longest_token_ = std::max(longest_token_, model.tokenizer().piece(id, true).size());
+}
+
+void ServedModel::check_length(std::size_t bytes) const {
+  if (bytes / longest_token_ > scheduler.context())
+    throw ContextExceeded(
+        fmt::format("the prompt has {} bytes, more than a context of {} tokens holds", bytes, scheduler.context()));
+}
 
 std::vector<TokenId> ServedModel::chat_prompt(const Json& messages, const Json& tools,
                                               std::optional<bool> thinking) const {
+  std::size_t bytes = 0;
+  for (const Json& message : messages)
+    if (const auto content = message.find("content"); content != message.end() && content->is_string())
+      bytes += content->get_ref<const std::string&>().size();
+  check_length(bytes);
   Conversation conversation(model, options.chat_template, {true, !thinking ? -1 : *thinking ? 1 : 0});
   conversation.set_messages(messages);
   if (!tools.is_null()) conversation.set_tools(tools);
@@ -126,6 +141,7 @@ std::vector<TokenId> ServedModel::chat_prompt(const Json& messages, const Json& 
 }
 
 std::vector<TokenId> ServedModel::encode(const std::string& text, bool special) const {
+  check_length(text.size());
   return model.tokenizer().encode(text, {.add_special = true, .parse_special = special});
 }
 
@@ -156,6 +172,7 @@ void Api::stop() {
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
+  model_.stop();
 }
 
 void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {

@@ -15,6 +15,7 @@
 #include "serve/http.hpp"
 #include "serve/response_store.hpp"
 #include "serve/scheduler.hpp"
+#include "serve/worker.hpp"
 
 namespace snug {
 
@@ -70,13 +71,24 @@ public:
 
   /// Prompt of a chat. Throws ApiError when the template refuses it.
   std::vector<TokenId> chat_prompt(const Json& messages, const Json& tools, std::optional<bool> thinking) const;
+  /// Throws ContextExceeded, too, when it can be told without reading all of it.
   std::vector<TokenId> encode(const std::string& text, bool special) const;
   /// Throws ApiError with what is wrong with the grammar.
   std::unique_ptr<Constraint> constraint(const std::string& kind, const std::string& grammar) const;
 
+  /// Does what needs a constraint, on a thread of its own: others' requests are read meanwhile.
+  void with_grammars(Worker::Work work) { grammar_worker_.add(std::move(work)); }
+  /// Lets go of what waits for that.
+  void stop() { grammar_worker_.stop(); }
+
 private:
+  /// Megabytes would hold up others for seconds. Throws ContextExceeded when the longest tokens would be too many.
+  void check_length(std::size_t bytes) const;
+
+  std::size_t longest_token_ = 1;
   mutable std::once_flag grammars_once_;
   mutable std::unique_ptr<Grammars> grammars_;  ///< made when the first request wants one
+  Worker grammar_worker_;
 };
 
 /// Answers one kind of request. Throws ApiError.

@@ -14,7 +14,8 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
   std::string method, path, query, body;
-  HttpHeaders headers;  ///< names in lower case
+  HttpHeaders headers;           ///< names in lower case
+  std::shared_ptr<void> room{};  ///< holds the body's place in HttpLimits::bodies
 
   /// "" when it is not there.
   std::string_view header(std::string_view name) const {

@@ -1,6 +1,8 @@
 #include "serve/http_server.hpp"
 
 #include <fmt/format.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -36,18 +38,46 @@ struct Shared {
   HttpLimits limits;
   std::atomic<std::size_t> connections{0}, answering{0};
   std::atomic<bool> draining{false};
+  std::atomic<Bytes> bodies{0};
 };
+
+/// What a body takes of HttpLimits::bodies.
+class BodyRoom {
+public:
+  explicit BodyRoom(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+  ~BodyRoom() { shared_->bodies -= bytes_; }
+  BodyRoom(const BodyRoom&) = delete;
+  BodyRoom& operator=(const BodyRoom&) = delete;
+  /// False when there is no room for a body of so many bytes.
+  bool grow(Bytes bytes) {
+    const Bytes more = bytes - std::exchange(bytes_, bytes);
+    return (shared_->bodies += more) <= shared_->limits.bodies;
+  }
+
+private:
+  std::shared_ptr<Shared> shared_;
+  Bytes bytes_ = 0;
+};
+
+/// The path and query of what was asked for, which may be a whole URI (RFC 9112, 3.2.2).
+std::string_view origin_form(std::string_view target) {
+  const std::size_t scheme = target.starts_with("http://") ? 7 : target.starts_with("https://") ? 8 : 0;
+  if (scheme == 0) return target;
+  const std::size_t path = target.find('/', scheme);
+  return path == target.npos ? "/" : target.substr(path);
+}
 
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
   Connection(tcp::socket socket, std::shared_ptr<Shared> shared)
-      : stream_(std::move(socket)), shared_(std::move(shared)) {
+      : stream_(std::move(socket)), timer_(stream_.get_executor()), shared_(std::move(shared)) {
     ++shared_->connections;
   }
   ~Connection() { --shared_->connections; }
 
   void read() {
     if (shared_->draining) return close();
+    if (buffer_.size() == 0) buffer_.shrink_to_fit();  // thousands may be idle
     parser_.emplace();
     parser_->header_limit(static_cast<std::uint32_t>(shared_->limits.header));
     parser_->body_limit(shared_->limits.body);
@@ -69,6 +99,7 @@ public:
     http::response<http::empty_body> head(static_cast<http::status>(status), version_);
     head.set(http::field::content_type, beast::string_view(type.data(), type.size()));
     for (const auto& [name, value] : headers) head.set(name, value);
+    begun_ = true;
     chunked_ = !length && version_ >= 11;
     keep_ = keep_ && !shared_->draining && (length || chunked_);
     if (length)
@@ -112,20 +143,23 @@ private:
     version_ = parser_->get().version();
     if (const auto length = parser_->content_length(); length && *length > shared_->limits.body)
       return refuse(413, fmt::format("the body has {} bytes, at most {} are taken", *length, shared_->limits.body));
+    parser_->eager(true);
     stream_.expires_after(shared_->limits.body_time);
     if (!beast::iequals(parser_->get()[http::field::expect], "100-continue")) return read_body();
-    static const std::string kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
     asio::async_write(stream_, asio::buffer(kContinue), [self = shared_from_this()](Code failed, std::size_t) {
       if (failed) return self->close();
       self->read_body();
     });
   }
   void read_body() {
-    http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](Code error, std::size_t) {
+    if (!room_) room_ = std::make_shared<BodyRoom>(shared_);
+    if (!room_->grow(parser_->get().body().size())) return refuse(503, "too many large bodies at a time");
+    if (parser_->is_done()) return answer();
+    http::async_read_some(stream_, buffer_, *parser_, [self = shared_from_this()](Code error, std::size_t) {
       if (error == http::error::body_limit) return self->refuse(413, "the body is too large");
       if (lost(error)) return self->close();
       if (error) return self->refuse(400, error.message());
-      self->answer();
+      self->read_body();
     });
   }
   void answer();
@@ -133,13 +167,15 @@ private:
   /// Tells what is wrong with what was sent so far, and closes.
   void refuse(int status, const std::string& why) {
     keep_ = head_only_ = false;
+    const std::string target = parser_ ? std::string(parser_->get().target()) : std::string();
+    room_ = nullptr;
+    parser_.reset();
     begin_answer();
     if (!shared_->refusal) return send({status, "text/plain; charset=utf-8", why + "\n"});
-    const std::string target(parser_->get().target());
     send(shared_->refusal(status, target.substr(0, target.find('?')), why));
   }
   void begin_answer() {
-    gone_ = false, last_ = false, answering_ = true;
+    gone_ = false, last_ = false, begun_ = false, answering_ = true;
     unread_ = 0;
     ++shared_->answering;
   }
@@ -148,15 +184,44 @@ private:
     on_gone_ = nullptr;
   }
 
-  /// While it is answered a client sends nothing; when it has closed its side it has left.
+  /// While it is answered, a client that has left is noticed.
   void watch() {
-    stream_.socket().async_wait(tcp::socket::wait_read, [self = shared_from_this(), answer = answer_](Code error) {
-      if (error || self->answer_ != answer || !self->answering_) return;
+    wait(tcp::socket::wait_read, [this] {
       char byte;
       Code failed;
-      self->stream_.socket().non_blocking(true, failed);
-      const std::size_t n = self->stream_.socket().receive(asio::buffer(&byte, 1), tcp::socket::message_peek, failed);
-      if (n == 0 && failed != asio::error::would_block) self->give_up();
+      tcp::socket& socket = stream_.socket();
+      socket.non_blocking(true, failed);
+      const std::size_t n = socket.receive(asio::buffer(&byte, 1), tcp::socket::message_peek, failed);
+      if (failed == asio::error::eof || has_said_all()) return ask_whether_gone();
+      if (failed && failed != asio::error::would_block) return give_up();
+      if (n == 0) return watch();
+      // The next request is there, and would wake this at once again.
+      timer_.expires_after(std::chrono::milliseconds(500));
+      timer_.async_wait([self = shared_from_this(), answer = answer_](Code error) {
+        if (!error && self->answer_ == answer && self->answering_) self->watch();
+      });
+    });
+  }
+  /// Also when there is something left to read.
+  bool has_said_all() {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    return getsockopt(stream_.socket().native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_state == TCP_CLOSE_WAIT;
+  }
+  /// It has closed its side: has it left, or does it only have nothing more to say? Who has left answers whatever is
+  /// sent with a reset; others take no notice of an interim response, which came with HTTP/1.1.
+  void ask_whether_gone() {
+    if (!begun_ && version_ < 11) return give_up();
+    wait(tcp::socket::wait_error, [this] { give_up(); });
+    Code failed;
+    if (!begun_) stream_.socket().send(asio::buffer(kContinue), 0, failed);
+  }
+  /// Calls f when that has come to pass while this request is answered.
+  template <class F>
+  void wait(tcp::socket::wait_type what, F f) {
+    stream_.socket().async_wait(what, [self = shared_from_this(), answer = answer_, f](Code error) {
+      if (!error && self->answer_ == answer && self->answering_) f();
     });
   }
   void give_up() {
@@ -202,14 +267,18 @@ private:
     stream_.socket().close(ignored);
   }
 
+  static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
   beast::tcp_stream stream_;
+  asio::steady_timer timer_;
   std::shared_ptr<Shared> shared_;
+  std::shared_ptr<BodyRoom> room_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   std::deque<std::string> outgoing_;
   std::size_t unread_ = 0, answer_ = 0;
   unsigned version_ = 11;
-  bool keep_ = false, chunked_ = false, head_only_ = false, last_ = false, answering_ = false, gone_ = false;
+  bool keep_ = false, chunked_ = false, head_only_ = false, last_ = false, answering_ = false, gone_ = false,
+       begun_ = false;
   std::function<void()> on_gone_;
 };
 
@@ -253,7 +322,7 @@ void Connection::answer() {
   const auto& message = parser_->get();
   HttpRequest request;
   request.method = std::string(message.method_string());
-  const std::string target(message.target());
+  const std::string_view target = origin_form({message.target().data(), message.target().size()});
   const std::size_t question = target.find('?');
   request.path = target.substr(0, question);
   if (question != target.npos) request.query = target.substr(question + 1);
@@ -265,10 +334,12 @@ void Connection::answer() {
   keep_ = message.keep_alive();
   head_only_ = message.method() == http::verb::head;
   request.body = std::move(parser_->get().body());
+  request.room = std::move(room_);
+  room_ = nullptr;
   ++answer_;
   begin_answer();
   stream_.expires_never();
-  if (buffer_.size() == 0) watch();
+  watch();
   shared_->handler(std::move(request), std::make_shared<Reply>(shared_from_this()));
 }
 
@@ -280,6 +351,15 @@ struct HttpServer::State {
   std::shared_ptr<Shared> shared = std::make_shared<Shared>();
   std::thread thread;
 
+  void run() {
+    while (!io.stopped()) {
+      try {
+        io.run();
+      } catch (const std::exception& e) {  // no memory: of one connection, which is gone with it
+        log(LogLevel::error, "a connection failed: {}", e.what());
+      }
+    }
+  }
   void accept() {
     acceptor.async_accept([this](Code error, tcp::socket socket) {
       if (error == asio::error::operation_aborted || !acceptor.is_open()) return;
@@ -314,7 +394,7 @@ HttpServer::HttpServer(const std::string& host, std::uint16_t port, HttpHandler 
   if (!error) acceptor.listen(1024, error);
   if (error) fail<IoError>("cannot listen on {}:{}: {}", host, port, error.message());
   state_->accept();
-  state_->thread = std::thread([this] { state_->io.run(); });
+  state_->thread = std::thread([this] { state_->run(); });
 }
 
 HttpServer::~HttpServer() {

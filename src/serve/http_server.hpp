@@ -13,6 +13,7 @@ namespace snug {
 
 struct HttpLimits {
   Bytes header = 16 * kKiB, body = 32 * kMiB;
+  Bytes bodies = 256 * kMiB;               ///< all that are being read or wait to be, however many send them
   Bytes unread = 4 * kMiB;                 ///< of an answer that waits for a slow reader; then it is given up
   std::chrono::milliseconds idle{60'000};  ///< without a whole header, also between two requests
   std::chrono::milliseconds body_time{60'000};

@@ -75,6 +75,7 @@ private:
     json["done"] = false;
     return json;
   }
+  HttpResponse refusal(const ApiError& error) const override { return ollama_error(error); }
   void begin() override {
     if (stream_) reply_->begin("application/x-ndjson");
   }

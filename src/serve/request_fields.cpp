@@ -15,11 +15,37 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+namespace {
+
+constexpr int kMostDepth = 500;
+class TooDeep : public Error {
+public:
+  TooDeep() : Error(fmt::format("nested deeper than {}", kMostDepth)) {}
+};
+
+/// Throws TooDeep and what nlohmann::json does.
+Json parse_bounded(std::string_view text) {
+  return Json::parse(text, [](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kMostDepth) throw TooDeep();
+    return true;
+  });
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text) {
+  try {
+    return parse_bounded(text);
+  } catch (const std::exception&) {
+    return Json(Json::value_t::discarded);
+  }
+}
+
 Json parse_body(const HttpRequest& request) {
   Json body;
   try {
-    body = Json::parse(request.body);
-  } catch (const nlohmann::json::exception& e) {
+    body = parse_bounded(request.body);
+  } catch (const std::exception& e) {
     throw ApiError(400, "invalid_request_error", fmt::format("the body is not JSON: {}", e.what()));
   }
   if (!body.is_object()) throw ApiError(400, "invalid_request_error", "the body must be a JSON object");
@@ -163,7 +189,7 @@ void read_arguments(Json& call) {
   if (!call.is_object() || !field_of(call, "function").is_object()) return;
   const Json& given = field_of(call["function"], "arguments");
   if (!given.is_string()) return;
-  Json parsed = Json::parse(given.get_ref<const std::string&>(), nullptr, false);
+  Json parsed = parse_json(given.get_ref<const std::string&>());
   if (!parsed.is_discarded()) call["function"]["arguments"] = std::move(parsed);
 }
 

@@ -11,6 +11,8 @@ inline constexpr std::size_t kAnyTokens = std::size_t{1} << 40;
 /// As text, with what is not UTF-8 replaced.
 std::string dump(const Json& json);
 
+/// Discarded when it is none, or nested deeper than any client's: what walks it later goes down one call per level.
+Json parse_json(std::string_view text);
 /// The body as a JSON object. Throws ApiError.
 Json parse_body(const HttpRequest& request);
 

@@ -213,7 +213,8 @@ void Scheduler::give_way(const JobPtr& job, const char* why) {
   else
     job->sequence = nullptr;
   waiting_.push_back(job);
-  note("preempted", fmt::format("request {} {}: {}", job->id, swaps ? "went to the disk" : "gave its memory back and waits", why));
+  note("preempted",
+       fmt::format("request {} {}: {}", job->id, swaps ? "went to the disk" : "gave its memory back and waits", why));
   const std::lock_guard lock(mutex_);
   ++stats_.preempted;
 }

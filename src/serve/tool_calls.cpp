@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kBegin = "<tool_call>", kEnd = "</tool_call>";
 
 bool read_call(std::string_view text, ToolCall& call) {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json(text);
   if (!json.is_object() || !field_of(json, "name").is_string()) return false;
   call.id = fmt::format("call_{:016x}", random_seed());
   call.name = json["name"].get<std::string>();

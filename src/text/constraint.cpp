@@ -26,8 +26,14 @@ struct Grammars::Impl {
 };
 
 struct Constraint::Impl {
+  using Owned = std::unique_ptr<snug_constraint, FreeConstraint>;
+  static std::unique_ptr<Constraint> make(const Grammars::Impl& from, Owned constraint) {
+    std::vector<std::uint32_t> mask((from.vocabulary + 31) / 32);
+    auto impl = std::make_unique<Impl>(Impl{from, std::move(constraint), std::move(mask)});
+    return std::unique_ptr<Constraint>(new Constraint(std::move(impl)));
+  }
   const Grammars::Impl& from;
-  std::unique_ptr<snug_constraint, FreeConstraint> constraint;
+  Owned constraint;
   std::vector<std::uint32_t> mask;
 };
 
@@ -54,16 +60,21 @@ Grammars::~Grammars() = default;
 
 std::unique_ptr<Constraint> Grammars::constraint(std::string_view kind, std::string_view text) const {
   snug_bytes error{};
-  std::unique_ptr<snug_constraint, FreeConstraint> made(
+  Constraint::Impl::Owned made(
       snug_constraint_new(impl_->grammars.get(), kind.data(), kind.size(), text.data(), text.size(), &error));
   if (!made) fail("{}", take_text(error));
-  auto impl = std::make_unique<Constraint::Impl>(
-      Constraint::Impl{*impl_, std::move(made), std::vector<std::uint32_t>((impl_->vocabulary + 31) / 32)});
-  return std::unique_ptr<Constraint>(new Constraint(std::move(impl)));
+  return Constraint::Impl::make(*impl_, std::move(made));
 }
 
 Constraint::Constraint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Constraint::~Constraint() = default;
+
+std::unique_ptr<Constraint> Constraint::copy() const {
+  snug_bytes error{};
+  Impl::Owned made(snug_constraint_copy(impl_->constraint.get(), &error));
+  if (!made) fail("{}", take_text(error));
+  return Impl::make(impl_->from, std::move(made));
+}
 
 void Constraint::apply(std::span<float> logits) {
   snug_bytes error{};

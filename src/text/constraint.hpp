@@ -18,6 +18,8 @@ public:
   Constraint(const Constraint&) = delete;
   Constraint& operator=(const Constraint&) = delete;
 
+  /// For another answer, from where this one is.
+  std::unique_ptr<Constraint> copy() const;
   /// Gives tokens that may not come next a logit of -infinity. Throws Error when the grammar costs too much.
   void apply(std::span<float> logits);
   /// The answer goes on with a token that apply() left, which is none that ends it.
@@ -41,7 +43,8 @@ public:
   Grammars(const Grammars&) = delete;
   Grammars& operator=(const Grammars&) = delete;
 
-  /// `kind`: "json_schema", "regex" or "lark" (a grammar in Lark's notation). Throws Error with what is wrong with it.
+  /// `kind`: "json_schema", "regex" or "lark" (a grammar in Lark's notation). Throws Error with what is wrong with it,
+  /// also when it is too large or takes more than two seconds.
   std::unique_ptr<Constraint> constraint(std::string_view kind, std::string_view text) const;
 
 private:

@@ -279,9 +279,9 @@ class Operation(ServeTest):
         self.start()
         self.assertEqual(self.ask("/ready"), (200, {"status": "ready"}))
         answers = []
-        thread = threading.Thread(target=lambda: answers.append(self.ask("/v1/chat/completions", CHAT | {"max_tokens": 2000})))
+        thread = threading.Thread(target=lambda: answers.append(self.ask("/v1/chat/completions", CHAT | {"max_tokens": 2000, "n": 16})))
         thread.start()
-        while "snug_requests_running 1" not in self.ask("/metrics")[1] and not answers:
+        while "snug_requests_running 0" in self.ask("/metrics")[1] and not answers:
             time.sleep(0.02)
         self.server.terminate()
         late = self.ask("/ready")

@@ -141,7 +141,8 @@ TEST_F(ServeTest, AHybridModelSharesToo) {
     for (int i = 0; i < 4; ++i)
       pending.push_back(std::make_unique<Pending>(scheduler, request_of(prompt_of(i, 200, 10), 12)));
     for (auto& p : pending) together.push_back(p->get().tokens);
-    EXPECT_LE(scheduler.stats().prompt_tokens, 200 + 4 * 10u);
+    // Those that come when the first was read already go on from where its last call began.
+    EXPECT_LE(scheduler.stats().prompt_tokens, 210 + 3 * 18u);
   }
   for (int i = 0; i < 4; ++i) {
     Scheduler scheduler(engine.model, engine.ledger, {.context = 512});
