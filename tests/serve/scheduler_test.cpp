@@ -238,10 +238,18 @@ TEST_F(ServeTest, LowerPrioritiesComeFirstAndOwnersGetEqualShares) {
   std::vector<std::string> order;
   std::mutex mutex;
   std::vector<std::future<void>> done;
+  // The first one has begun, and goes on when all the others are there.
+  std::promise<void> begun, all_there;
+  bool waited = false;
   const auto submit = [&](const std::string& name, ServeRequest request) {
     auto finished = std::make_shared<std::promise<void>>();
     done.push_back(finished->get_future());
     server.scheduler.submit(std::move(request), [&, name, finished](const ServeEvent& event) {
+      if (!waited) {
+        waited = true;
+        begun.set_value();
+        all_there.get_future().wait();
+      }
       if (!event.last()) return;
       const std::lock_guard lock(mutex);
       order.push_back(name);
@@ -256,11 +264,12 @@ TEST_F(ServeTest, LowerPrioritiesComeFirstAndOwnersGetEqualShares) {
   ServeRequest long_one = of(0, "a", 0);
   long_one.max_tokens = 500;
   submit("first", std::move(long_one));
-  while (server.scheduler.stats().busy_seconds == 0) std::this_thread::yield();
+  begun.get_future().wait();
   for (int i = 1; i <= 3; ++i) submit("a", of(i, "a", 0));
   submit("b", of(4, "b", 0));
   submit("late", of(5, "a", 5));
   submit("urgent", of(6, "a", -1));
+  all_there.set_value();
   for (auto& d : done) d.get();
   // The urgent one takes the place of the first, and the owner who had nothing comes before the other's next ones.
   EXPECT_EQ(order.front(), "urgent");
