@@ -30,8 +30,8 @@ PORT = 8123
 class Server:
     """snug serve with some options; watches what its metrics say."""
 
-    def __init__(self, snug, options, group=None):
-        command = [snug, "serve", MODEL, "--port", str(PORT), "--no-pressure", *options]
+    def __init__(self, snug, options, group=None, model=MODEL):
+        command = [snug, "serve", model, "--port", str(PORT), "--no-pressure", *options]
         self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                                       preexec_fn=(lambda: group.write("cgroup.procs", os.getpid())) if group else None)
         self.child.stdout.readline()
@@ -83,12 +83,14 @@ def show(name, results, servers):
           f"preempted {max(s.most.get('snug_requests_preempted_total', 0) for s in servers):.0f}", flush=True)
 
 
-def compare(o, variants, requests):
-    """Each variant in turn, `pairs` times; ratios of the first to the second."""
+def compare(o, variants, requests, before=None):
+    """Each variant in turn, `pairs` times, after a load that is not measured; ratios of the first to the second."""
     results, servers = {name: [] for name in variants}, {name: [] for name in variants}
     for _ in range(o.pairs):
         for name, options in variants.items():
             with Server(o.snug, options) as server:
+                if before:
+                    load(o.snug, *before)
                 results[name].append(load(o.snug, *requests))
                 time.sleep(0.5)
             servers[name].append(server)
@@ -118,31 +120,33 @@ def shared(o):
 
 
 def kv(o):
-    # What the model takes without any sequence, and room for two users in bf16.
-    budget = f"{o.base + 36}MiB"
-    common = ["-c", "2048", "--memory", budget, "--swap", "0"]
+    # Room for two users in bf16. Everybody's answer is as long as is allowed, so nobody comes in who would have to leave.
+    common = ["-c", "2048", "--memory", f"{o.base + 40}MiB", "--swap", "0", "--reserve-longest"]
     compare(o, {"kivi-2": [*common, "--kv", "kivi-2"], "bf16": common},
-            ["--kind", "own-prefix", "--users", 16, "--prompt-words", 700, "--max-tokens", 400, "--ignore-eos"])
+            ["--kind", "own-prefix", "--users", 12, "--prompt-words", 160, "--max-tokens", 1200, "--ignore-eos"])
 
 
 def lengths(o):
+    # Answers end where the model ends them.
     common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
     compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
-            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--stop", "\n"])
+            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--timeout", 900])
 
 
 def turns(o):
     common = ["-c", "4096", "--memory", f"{o.base + 80}MiB"]
     compare(o, {"tiers": common, "read again": [*common, "--swap", "0"]},
-            ["--kind", "multi-turn", "--users", 24, "--turns", 6, "--prompt-words", 1500, "--max-tokens", 32,
-             "--ignore-eos", "--rate", 6, "--think", 1])
+            ["--kind", "multi-turn", "--users", 16, "--turns", 5, "--prompt-words", 1500, "--max-tokens", 24,
+             "--ignore-eos", "--rate", 4, "--think", 1, "--timeout", 900])
 
 
 def preemption(o):
-    # Turns long enough that less than one token in a hundred waits for the next one.
-    common = ["-c", "2048", "--memory", f"{o.base + 64}MiB", "--turn", "128"]
+    # Prompts are there already, so that reading them does not hide what swapping costs; turns are long enough that less
+    # than one token in a hundred waits for the next one.
+    common = ["-c", "8192", "--memory", f"{o.base + 220}MiB", "--turn", "160"]
+    users = ["--kind", "own-prefix", "--users", 6, "--prompt-words", 4000, "--ignore-eos", "--timeout", 900]
     compare(o, {"groups": common, "pages": [*common, "--swap-pages"]},
-            ["--kind", "own-prefix", "--users", 8, "--prompt-words", 100, "--max-tokens", 1000, "--ignore-eos"])
+            [*users, "--max-tokens", 640], before=[*users, "--max-tokens", 1])
 
 
 def memory(o):
@@ -171,4 +175,5 @@ def main():
         globals()[scenario](o)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Native builds of llama.cpp and ik_llama.cpp (their Python source packages) in build/peers/{llama,ik}, for compare.py.
+# Native builds of llama.cpp and ik_llama.cpp (their Python source packages) in build/peers/{llama,llama-server,ik}, for the scripts beside this one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p build/peers
@@ -8,6 +8,21 @@ export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 if [ ! -d build/peers/llama ]; then
   python3 -m venv build/peers/llama
   CMAKE_ARGS="-DGGML_NATIVE=ON" build/peers/llama/bin/pip install -q --no-binary llama-cpp-python llama-cpp-python==0.3.36 gguf jinja2
+fi
+
+# The same source's own server.
+if [ ! -d build/peers/llama-server ]; then
+  (
+    cd build/peers
+    llama/bin/pip download -q --no-deps --no-binary :all: llama-cpp-python==0.3.36
+    tar xf llama_cpp_python-0.3.36.tar.gz
+    cmake -S llama_cpp_python-0.3.36/vendor/llama.cpp -B llama_cpp_python-0.3.36/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON \
+      -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DBUILD_SHARED_LIBS=OFF
+    cmake --build llama_cpp_python-0.3.36/build --target llama-server
+    mkdir -p llama-server/bin
+    cp llama_cpp_python-0.3.36/build/bin/llama-server llama-server/bin/
+  )
 fi
 
 if [ ! -d build/peers/ik ]; then
