@@ -130,7 +130,8 @@ def lengths(o):
     # Answers end where the model ends them.
     common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
     compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
-            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--timeout", 900])
+            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--temperature", 1,
+             "--timeout", 900])
 
 
 def turns(o):

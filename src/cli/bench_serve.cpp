@@ -89,7 +89,8 @@ std::string svg_of(const Figures& f) {
   return svg + "</svg>\n";
 }
 
-void run_bench_serve(const Options& o) {
+void run_bench_serve(Options& o) {
+  o.target.seed = o.load.seed;
   const auto results = run_load(o.target, make_load(o.load));
   const Figures f = figures_of(results, o.deadline);
   if (!o.svg.empty())
@@ -158,6 +159,9 @@ void add_bench_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--stop", o.target.stop, "text that ends an answer (may be given several times)");
   command->add_flag("--ignore-eos", o.target.ignore_end, "ask for answers of full length");
+  command->add_option("--temperature", o.target.temperature, "above 0 answers are drawn, and differ in length")
+      ->check(CLI::Range(0.0, 2.0))
+      ->capture_default_str();
   command->add_option("--seed", o.load.seed, "the same seed asks the same")->capture_default_str();
   command->add_option("--deadline", o.deadline, "seconds to the first token that count as in time")
       ->capture_default_str();

@@ -80,7 +80,8 @@ CURL* start_turn(Talk& talk, const LoadTarget& target, const Headers& headers) {
   nlohmann::json body = {{"model", target.model},
                          {"messages", talk.messages},
                          {"max_tokens", turn.max_tokens},
-                         {"temperature", 0},
+                         {"temperature", target.temperature},
+                         {"seed", target.seed},
                          {"stream", true},
                          {"stream_options", {{"include_usage", true}}}};
   if (target.ignore_end) body["ignore_eos"] = true;

@@ -13,6 +13,8 @@ struct LoadTarget {
   std::string model = "default", key;
   bool ignore_end = false;  ///< asks for answers of full length (an extension that snug, llama.cpp and vLLM know)
   std::vector<std::string> stop;
+  double temperature = 0;  ///< above 0 answers are drawn, the same for the same seed
+  std::uint64_t seed = 1;
   long timeout_seconds = 600;
 };
 
