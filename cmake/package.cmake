@@ -51,10 +51,11 @@ set(CPACK_STRIP_FILES ON)
 set(CPACK_PACKAGE_NAME snug)
 set(CPACK_PACKAGE_CONTACT ${SNUG_MAINTAINER})
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "language models inside a stated memory budget")
-set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "snug runs and serves language models (GGUF files) on the CPU, within a budget of memory
- that is stated for everything: weights, caches, the program itself. What does
- not fit is read from the disk, with the same answers. The server speaks
- OpenAI's, Anthropic's and Ollama's APIs.")
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
+"It runs and serves language models (GGUF files) on the CPU, within a budget
+of memory that is stated for everything: weights, caches, the program itself.
+What does not fit is read from the disk, with the same answers. The server
+speaks OpenAI's, Anthropic's and Ollama's APIs.")
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)

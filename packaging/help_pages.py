@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Manual pages and completions from the binary's own --help, so that they say what it does: help_pages.py SNUG FOLDER
 
-Writes FOLDER/man1/snug*.1.gz, snug.bash, _snug (zsh) and snug.fish. A line of help that is not understood is an error.
+Writes FOLDER/man1/snug*.1.gz, snug.bash, _snug (zsh) and snug.fish. An option that is not understood is an error.
 """
 
 import gzip
@@ -16,7 +16,7 @@ import completions
 COLUMN = 30  # where descriptions begin
 SPEC = re.compile(r"(?P<names>\S+?)(?: (?P<type>[A-Z]+.*?))?(?P<many> \.\.\.)?(?P<required> REQUIRED)?"
                   r"(?: \(Env:(?P<variable>\w+)\))?")
-TYPE = re.compile(r"(?P<type>[A-Z]+)(?::(?P<check>\{[^}]*\}|[A-Z]+ in \[[^]]*\]|SIZE \[.*\]))?(?:=(?P<default>.*))?")
+TYPE = re.compile(r"(?P<type>[A-Z]+)(?::(?P<check>\{[^}]*\}|[A-Z]+ in \[[^]]*\]|SIZE \[.*\]|[A-Z]+))?(?:=(?P<default>.*))?")
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Command:
     positionals: list = field(default_factory=list)
     options: list = field(default_factory=list)
     commands: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
     examples: list = field(default_factory=list)
 
     @property
@@ -97,7 +98,7 @@ def read_help(snug, path):
         elif line.startswith("  ") and title:
             sections[title].append(line)
         elif line:
-            raise ValueError(f"not understood in the help of {' '.join(path)}: {line!r}")
+            command.notes.append(line)
     for title, lines in sections.items():
         if title == "Positionals":
             command.positionals = [option(*row) for row in rows(lines)]
@@ -124,6 +125,8 @@ def manual(command, version):
     out = [f'.TH {"-".join(command.path).upper()} 1 "" "{version}" "User Commands"', ".SH NAME",
            f'{roff("-".join(command.path))} \\- {roff(command.help.removeprefix("snug: "))}', ".SH SYNOPSIS",
            f".B {roff(' '.join(command.path))}", roff(command.usage.removeprefix(" ".join(command.path)).strip())]
+    if command.notes:
+        out += [".SH DESCRIPTION", *map(roff, command.notes)]
     if command.commands:
         out.append(".SH COMMANDS")
         for c in command.commands:

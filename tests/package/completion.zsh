@@ -5,7 +5,7 @@ emulate -L zsh
 zmodload zsh/zpty
 models=$(mktemp -d)
 touch $models/mine.gguf
-trap 'zpty -d shell 2>/dev/null; rm -r $models' EXIT
+trap 'zpty -d shell 2>/dev/null; rm -rf $models' EXIT
 
 zpty shell zsh -f -i
 # The shell echoes what it is told: "GO""T" is not what it prints.
