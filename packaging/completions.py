@@ -1,7 +1,7 @@
 """Completions for bash, zsh and fish of commands as help_pages.py reads them."""
 
 FOLDERS = {"--kv-dir", "--sessions"}
-FILES = {"-f", "--file", "--text", "--config", "--template", "--svg", "-o", "--output"}
+FILES = {"-f", "--file", "--text", "--config", "--template", "--svg", "IN", "OUT"}
 MADE = "made from its --help"
 
 
@@ -12,7 +12,7 @@ def value_of(option):
     names = set(option.names)
     if names & FOLDERS:
         return "folders"
-    if names & FILES or names & {"INPUT", "OUTPUT", "IN", "OUT"}:
+    if names & FILES:
         return "files"
     return "models" if "MODEL" in names else ""
 
