@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD = build/release
 CLANG_FORMAT ?= clang-format-19
 
-.PHONY: build run test test-all test-page test-serve bench format format-check web clean bootstrap
+.PHONY: build run test test-all test-page test-serve test-package package bench format format-check web clean bootstrap
 
 build: bootstrap
 	cmake --preset $(PRESET) >/dev/null
@@ -26,6 +26,7 @@ test-all: test
 	  cmake --preset $$preset >/dev/null && cmake --build build/$$preset && \
 	  ctest --test-dir build/$$preset --output-on-failure || exit 1; done
 	$(MAKE) test-page
+	$(MAKE) test-package
 
 # The page of the server in a browser.
 test-page: build
@@ -35,6 +36,18 @@ test-page: build
 test-serve: test
 	SNUG_LONG=1 python3 tests/cli/serve_hostile_test.py $(BUILD)/snug $(BUILD)/tiny.gguf $(BUILD)/libfail_reads.so
 	python3 tests/soak/serve_soak.py --minutes 30
+
+# build/package: a Debian package, and a tarball and a wheel that need nothing but glibc.
+package: build
+	tools/bootstrap.sh --package
+	cmake --preset static >/dev/null
+	cmake --build build/static --target snug
+	packaging/build $(BUILD) build/static build/package
+
+# Installs them where nothing else is, and runs them.
+test-package: package
+	tools/bootstrap.sh --dev
+	tests/package/run build/package $(BUILD)
 
 bench: build
 	$(BUILD)/snug bench smollm2-135m

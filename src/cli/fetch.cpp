@@ -14,6 +14,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "cli/certificates.hpp"
 #include "cli/hub.hpp"
 #include "cli/manifest.hpp"
 #include "cli/model_store.hpp"
@@ -77,6 +78,7 @@ long perform(const std::string& url, const std::string& token, Transfer& transfe
   const Handle curl(initialised == CURLE_OK ? curl_easy_init() : nullptr, curl_easy_cleanup);
   if (!curl) fail<IoError>("cannot initialise libcurl");
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
+  trust_certificates(curl.get());
   curl_easy_setopt(curl.get(), CURLOPT_FOLLOWLOCATION, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_MAXREDIRS, 10L);
   curl_easy_setopt(curl.get(), CURLOPT_CONNECTTIMEOUT, 15L);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "cli/certificates.hpp"
 
 namespace snug {
 
@@ -94,6 +95,7 @@ CURL* start_turn(Talk& talk, const LoadTarget& target, const Headers& headers) {
   CURL* curl = curl_easy_init();
   if (!curl) fail<IoError>("cannot initialise libcurl");
   curl_easy_setopt(curl, CURLOPT_URL, (target.url + "/chat/completions").c_str());
+  trust_certificates(curl);
   curl_easy_setopt(curl, CURLOPT_POSTFIELDS, talk.body.c_str());
   curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(talk.body.size()));
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.list);
