@@ -45,7 +45,8 @@ Bytes Scheduler::free_bytes() const {
   const LedgerReport report = ledger_.report();
   if (report.limit == Ledger::kUnlimited) return Ledger::kUnlimited;
   const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
-  return free + model_.free_kv_bytes() + (model_.swap() ? model_.swap()->leaving_bytes() : 0);
+  const Bytes others = options_.turn ? options_.turn->others_bytes() : 0;
+  return free + others + model_.free_kv_bytes() + (model_.swap() ? model_.swap()->leaving_bytes() : 0);
 }
 
 bool Scheduler::has_room(const Job& job, std::size_t held) const {
