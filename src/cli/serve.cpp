@@ -149,28 +149,28 @@ void serve_several(Options& o, const CLI::App& command, Door& door) {
     recommended_sampling(model.file(), command, api.sampler);
     api.least_budget = model.plan(ledger.report().limit, kUsualContext).smallest;
   };
-  std::unique_ptr<BudgetKeeper> budget;
-  options.api.resize = [&budget](Bytes bytes) { budget->set(bytes); };
+  BudgetKeeper* keeper = nullptr;  // there is one before anybody asks
+  options.api.resize = [&keeper](Bytes bytes) { keeper->set(bytes); };
   ModelHouse house(std::move(places), ledger, pool, std::move(options));
   EnergyMeter meter;
   house.open(!meter.known() ? nullptr
                             : std::make_shared<EnergyAccount>(std::move(meter), [&] { return house.energy_load(); }));
-  BudgetKeeper::Options keeper;
-  keeper.follow_pressure = !o.no_pressure;
-  keeper.smallest = house.find("")->options.least_budget;
-  keeper.ceiling_for = [engine_options = o.engine, info = before](Bytes limit) mutable {
+  BudgetKeeper::Options keeping;
+  keeping.follow_pressure = !o.no_pressure;
+  keeping.smallest = house.find("")->options.least_budget;
+  keeping.ceiling_for = [engine_options = o.engine, info = before](Bytes limit) mutable {
     info.limit = limit;
     return budget_of(engine_options, info);
   };
-  budget = std::make_unique<BudgetKeeper>([&house](Bytes bytes) { house.resize(bytes); }, ledger, std::move(keeper));
-  const ControlServer control(*budget, ledger);
-  budget->on_change([&house](Bytes from, Bytes to, bool pressure) {
+  BudgetKeeper budget([&house](Bytes bytes) { house.resize(bytes); }, ledger, std::move(keeping));
+  keeper = &budget;
+  const ControlServer control(budget, ledger);
+  budget.on_change([&house](Bytes from, Bytes to, bool pressure) {
     house.note("budget", budget_note(from, to, pressure));
   });
   Api api(house);
-  answer_until_told(door, o, api, *budget, names);
+  answer_until_told(door, o, api, budget, names);
   door.server = nullptr;
-  budget = nullptr;  // it may change the house's budget
 }
 
 void serve(Options& o, const CLI::App& command) {

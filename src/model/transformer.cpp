@@ -151,7 +151,8 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
   if (options_.shares_memory && options_.load_weights) {
     if (sparse_) fail("a share of the neurons (--sparse-ffn) is for a model that has its memory alone");
     source_.share_memory(options_.stock);
-    return rest();
+    rest();
+    return;
   }
   place_activations();
   if (!options_.load_weights) return;

@@ -218,9 +218,10 @@ void Api::run() {
 
 ServedModels::Lease Api::model_for(const Call& call, HttpResponse (*shape)(const ApiError&)) {
   if (call.model) return call.model;
-  std::string name;  // of the one that is there, where it does not matter
-  if (call.request.method == "POST") {
-    name = models_.has("") ? "" : model_in(call.request.body);
+  std::string name;  // "": it does not matter
+  if (models_.several() && call.request.method == "POST") {
+    name = text_in(call.request.body, "model");
+    if (name.empty() && call.request.path == "/api/show") name = text_in(call.request.body, "name");
     if (name.empty()) name = models_.usual();
     constexpr std::string_view kLatest = ":latest";  // which Ollama's clients add
     if (!models_.has(name) && name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());

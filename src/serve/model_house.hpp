@@ -37,6 +37,7 @@ public:
 
   const std::vector<std::string>& keys() const override { return options_.api.keys; }
   const std::string& usual() const override;
+  bool several() const override { return true; }
   bool has(const std::string& name) const override;
   std::vector<ModelState> states() const override;
   SchedulerStats stats() const override;

@@ -1,15 +1,18 @@
 #include "serve/served_models.hpp"
 
+#include <algorithm>
+
 #include "serve/api.hpp"
 
 namespace snug {
 
 namespace {
 
-/// Stops at the field "model" ("name", of Ollama's older clients) of the outermost object: the rest of what may be
-/// megabytes is read later.
-struct NameFinder : nlohmann::json_sax<Json> {
-  std::string name;
+/// Stops at a field of the outermost object: the rest of what may be megabytes is read later.
+struct FieldFinder : nlohmann::json_sax<Json> {
+  explicit FieldFinder(std::string_view f) : field(f) {}
+  std::string_view field;
+  std::string found;
   bool awaited = false;
   int depth = 0;
 
@@ -24,11 +27,11 @@ struct NameFinder : nlohmann::json_sax<Json> {
   bool number_float(number_float_t, const string_t&) override { return other(); }
   bool binary(binary_t&) override { return other(); }
   bool string(string_t& value) override {
-    if (awaited) name = value;
+    if (awaited) found = value;
     return !awaited;
   }
   bool key(string_t& value) override {
-    awaited = depth == 1 && (value == "model" || value == "name");
+    awaited = depth == 1 && value == field;
     return true;
   }
   bool start_object(std::size_t) override {
@@ -46,10 +49,10 @@ struct NameFinder : nlohmann::json_sax<Json> {
 
 }  // namespace
 
-std::string model_in(const std::string& body) {
-  NameFinder finder;
+std::string text_in(const std::string& body, std::string_view field) {
+  FieldFinder finder(field);
   Json::sax_parse(body, &finder);
-  return finder.name;
+  return finder.found;
 }
 
 const std::vector<std::string>& OneModel::keys() const {

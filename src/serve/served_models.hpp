@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "serve/scheduler.hpp"
@@ -34,8 +35,10 @@ public:
   virtual ~ServedModels() = default;
   /// Keys, one of which a request must have; none: everybody is served.
   virtual const std::vector<std::string>& keys() const = 0;
-  /// The one that requests without a name mean, and (where there are several) whether this name is one of them.
+  /// The one that requests without a name mean.
   virtual const std::string& usual() const = 0;
+  /// Whether it matters which name a request has, and whether this is one.
+  virtual bool several() const = 0;
   virtual bool has(const std::string& name) const = 0;
   virtual std::vector<ModelState> states() const = 0;
   /// Of all of them together.
@@ -55,6 +58,7 @@ public:
   explicit OneModel(ServedModel& model) : model_(model) {}
   const std::vector<std::string>& keys() const override;
   const std::string& usual() const override;
+  bool several() const override { return false; }
   bool has(const std::string&) const override { return true; }
   std::vector<ModelState> states() const override;
   SchedulerStats stats() const override;
@@ -72,7 +76,7 @@ std::vector<ModelState> models_with(const ServedModel& model);
 SchedulerStats stats_with(const ServedModel& model);
 /// Adds counts up, and puts lists one after the other.
 void add_stats(SchedulerStats& to, const SchedulerStats& more);
-/// The model that a body asks for; "": it does not say.
-std::string model_in(const std::string& body);
+/// A text that a body of JSON has in this field, without reading what follows; "": there is none.
+std::string text_in(const std::string& body, std::string_view field);
 
 }  // namespace snug

@@ -250,10 +250,11 @@ TEST_F(ModelHouseTest, WhatCannotBe) {
   EXPECT_THROW(house.open(), Error);
 }
 
-TEST(ModelInTest, FindsTheNameWithoutReadingTheRest) {
+TEST(TextInTest, FindsAFieldWithoutReadingTheRest) {
+  const auto model_in = [](const std::string& body) { return text_in(body, "model"); };
   EXPECT_EQ(model_in(R"({"model": "a", "messages": [)"), "a");
   EXPECT_EQ(model_in(R"({"messages": [{"model": "b", "x": ["model"]}], "stream": true, "model": "a"})"), "a");
-  EXPECT_EQ(model_in(R"({"name": "a:latest"})"), "a:latest");
+  EXPECT_EQ(model_in(R"({"name": "a"})"), "");
   EXPECT_EQ(model_in(R"({"model": 3})"), "");
   EXPECT_EQ(model_in(R"({"model": {"model": "b"}})"), "");
   EXPECT_EQ(model_in(R"(["model", "a"])"), "");
