@@ -1,4 +1,5 @@
-// What the disk gives to reads like those of streaming: disk_read FILE [SECONDS [BLOCK]]. Bytes per second on standard output.
+// What the disk gives to reads like those of streaming: disk_read FILE [SECONDS [BLOCK]]. Bytes per second on standard
+// output.
 
 #include <fmt/format.h>
 

@@ -112,9 +112,8 @@ void serve_one(Options& o, const CLI::App& command, Door& door) {
   api_options.least_budget = plan.smallest;
   api_options.weight_bytes = plan.weights.total;
   api_options.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
-  budget->on_change([&scheduler](Bytes from, Bytes to, bool pressure) {
-    scheduler.note("budget", budget_note(from, to, pressure));
-  });
+  budget->on_change(
+      [&scheduler](Bytes from, Bytes to, bool pressure) { scheduler.note("budget", budget_note(from, to, pressure)); });
   if (EnergyMeter meter; meter.known())
     api_options.energy = std::make_shared<EnergyAccount>(std::move(meter), [&scheduler] {
       const SchedulerStats stats = scheduler.stats();
@@ -139,8 +138,8 @@ void serve_several(Options& o, const CLI::App& command, Door& door) {
   ThreadPool pool(o.engine.threads);
   o.swap_options.space /= places.size();
   HouseOptions options;
-  options.model = with_engine_options({.context = o.scheduler.context, .kv_swap = o.swap_options}, o.engine,
-                                      ledger.report().limit);
+  options.model =
+      with_engine_options({.context = o.scheduler.context, .kv_swap = o.swap_options}, o.engine, ledger.report().limit);
   options.scheduler = o.scheduler;
   options.most_loaded = o.most_loaded;
   options.api = o.api;
@@ -165,9 +164,8 @@ void serve_several(Options& o, const CLI::App& command, Door& door) {
   BudgetKeeper budget([&house](Bytes bytes) { house.resize(bytes); }, ledger, std::move(keeping));
   keeper = &budget;
   const ControlServer control(budget, ledger);
-  budget.on_change([&house](Bytes from, Bytes to, bool pressure) {
-    house.note("budget", budget_note(from, to, pressure));
-  });
+  budget.on_change(
+      [&house](Bytes from, Bytes to, bool pressure) { house.note("budget", budget_note(from, to, pressure)); });
   Api api(house);
   answer_until_told(door, o, api, budget, names);
   door.server = nullptr;

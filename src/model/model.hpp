@@ -53,8 +53,8 @@ struct ModelOptions {
   /// wake() comes before forward(). What they leave to each other goes through `stock`, which may be null.
   bool shares_memory = false;
   PageStock* stock = nullptr;
-  bool load_weights = true;       ///< false: only to ask for plan(),
-  Bytes plan_for = 0;             ///< of this budget
+  bool load_weights = true;  ///< false: only to ask for plan(),
+  Bytes plan_for = 0;        ///< of this budget
 };
 inline constexpr std::size_t kUsualContext = 2048;
 

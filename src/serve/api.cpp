@@ -170,8 +170,7 @@ std::unique_ptr<Constraint> ServedModel::constraint(const std::string& kind, con
 
 Api::Api(ServedModels& models) : models_(models), thread_([this] { run(); }) {}
 
-Api::Api(ServedModel& model)
-    : one_(std::make_unique<OneModel>(model)), models_(*one_), thread_([this] { run(); }) {}
+Api::Api(ServedModel& model) : one_(std::make_unique<OneModel>(model)), models_(*one_), thread_([this] { run(); }) {}
 
 HttpResponse Api::refusal(int status, const std::string& path, const std::string& why) {
   const ApiError error(status, status >= 500 ? "server_error" : "invalid_request_error", why);

@@ -7,8 +7,8 @@
 
 namespace snug {
 
-/// Of one scheduler among several that share the processor and the ledger: one of them works at a time, and whoever does
-/// may touch what the others have (they wait). A null pointer to it means that there are no others.
+/// Of one scheduler among several that share the processor and the ledger: one of them works at a time, and whoever
+/// does may touch what the others have (they wait). A null pointer to it means that there are no others.
 class ComputeTurn {
 public:
   virtual ~ComputeTurn() = default;

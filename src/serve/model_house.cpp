@@ -191,7 +191,8 @@ std::unique_ptr<Model> ModelHouse::try_to_load(const Entry& entry, std::string& 
   const LedgerReport report = ledger_.report();
   Bytes stays = report.used;  // when all others rest and have no weights
   for (const Entry& e : entries_)
-    if (e.housed) stays -= std::min(stays, e.housed->model->weight_use().in_memory + e.housed->model->kv_use().in_memory());
+    if (e.housed)
+      stays -= std::min(stays, e.housed->model->weight_use().in_memory + e.housed->model->kv_use().in_memory());
   if (report.limit == Ledger::kUnlimited || stays + least <= report.limit) return model;
   error = fmt::format("it needs {} at least, beside {} that are used: raise --memory", format_bytes(least),
                       format_bytes(stays));

@@ -1,8 +1,9 @@
 #pragma once
 /// Several models in one budget, loaded when they are asked for (as experts are composed in Samba-CoE,
-/// arXiv 2405.07518): one computes at a time, and the others keep what it leaves them. What it lacks they give up: first
-/// what is made anew in no time, then weights, of the model that was used least (and nobody waits for) first, so that
-/// most of them stay where most is asked for; then kept beginnings, then the memory of requests, which go to the disk.
+/// arXiv 2405.07518): one computes at a time, and the others keep what it leaves them. What it lacks they give up:
+/// first what is made anew in no time, then weights, of the model that was used least (and nobody waits for) first, so
+/// that most of them stay where most is asked for; then kept beginnings, then the memory of requests, which go to the
+/// disk.
 
 #include <optional>
 

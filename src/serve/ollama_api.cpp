@@ -23,12 +23,9 @@ std::string time_now() {
 }
 
 Json details(const std::string& architecture, std::string_view size) {
-  return {{"parent_model", ""},
-          {"format", "gguf"},
-          {"family", architecture},
-          {"families", Json::array({architecture})},
-          {"parameter_size", size},
-          {"quantization_level", ""}};
+  return {{"parent_model", ""},     {"format", "gguf"},
+          {"family", architecture}, {"families", Json::array({architecture})},
+          {"parameter_size", size}, {"quantization_level", ""}};
 }
 
 ServeRequest request_of(const ServedModel& m, const HttpRequest& request, const Json& body) {
@@ -164,12 +161,13 @@ void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   if (source.find("tools") != source.npos) capabilities.push_back("tools");
   if (source.find("<think>") != source.npos) capabilities.push_back("thinking");
   if (find_infill_tokens(m.model.file(), m.model.tokenizer())) capabilities.push_back("insert");
-  reply->send({.body = dump({{"modelfile", ""},
-                             {"parameters", ""},
-                             {"template", source},
-                             {"details", details(architecture, m.model.file().get_string("general.size_label").value_or(""))},
-                             {"model_info", info},
-                             {"capabilities", std::move(capabilities)}})});
+  reply->send(
+      {.body = dump({{"modelfile", ""},
+                     {"parameters", ""},
+                     {"template", source},
+                     {"details", details(architecture, m.model.file().get_string("general.size_label").value_or(""))},
+                     {"model_info", info},
+                     {"capabilities", std::move(capabilities)}})});
 }
 
 void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {

@@ -38,7 +38,8 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
   const SchedulerStats s = stats_with(m);
   const LedgerReport l = m.ledger.report();
   const auto now = std::chrono::steady_clock::now();
-  Json memory = Json::object(), requests = Json::array(), events = Json::array(), kept = Json::array(), models = Json::array();
+  Json memory = Json::object(), requests = Json::array(), events = Json::array(), kept = Json::array(),
+       models = Json::array();
   for (std::size_t tag = 0; tag < kTagCount; ++tag)
     memory[std::string(tag_name(static_cast<Tag>(tag)))] = l.by_tag[tag];
   for (const RequestStatus& r : s.requests) {

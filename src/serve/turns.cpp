@@ -33,8 +33,7 @@ void Turns::end(bool more) {
     const std::lock_guard lock(mutex_);
     busy_ = false;
     const auto other = [this](const Waiting* w) { return w->computes && w->who != turn_; };
-    const bool over =
-        Clock::now() - began_ >= length_ && std::any_of(waiting_.begin(), waiting_.end(), other);
+    const bool over = Clock::now() - began_ >= length_ && std::any_of(waiting_.begin(), waiting_.end(), other);
     if ((at_work_.computes || at_work_.who == turn_) && (!more || over)) turn_.reset();
   }
   changed_.notify_all();
@@ -47,8 +46,8 @@ void Turns::set_length(Clock::duration length) {
 
 bool Turns::wants(std::size_t who) const {
   const std::lock_guard lock(mutex_);
-  return turn_ == who ||
-         std::any_of(waiting_.begin(), waiting_.end(), [who](const Waiting* w) { return w->who == who && w->computes; });
+  return turn_ == who || std::any_of(waiting_.begin(), waiting_.end(),
+                                     [who](const Waiting* w) { return w->who == who && w->computes; });
 }
 
 }  // namespace snug

@@ -4,9 +4,9 @@
 #include <functional>
 #include <span>
 
+#include "base/file.hpp"
 #include "base/ledger.hpp"
 #include "base/thread_pool.hpp"
-#include "base/file.hpp"
 
 namespace snug {
 

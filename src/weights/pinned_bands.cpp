@@ -74,7 +74,8 @@ void PinnedBands::fill(std::size_t first) {
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     if (!tensors_[i]) continue;
     const StoredTensor& t = *tensors_[i];
-    const std::size_t end = pinned_groups(t, count_), most = std::max<std::size_t>(1, kBulkBytes / t.file_group_bytes());
+    const std::size_t end = pinned_groups(t, count_),
+                      most = std::max<std::size_t>(1, kBulkBytes / t.file_group_bytes());
     for (std::size_t g = pinned_groups(t, first); g < end;) {
       // Groups of one expert are consecutive in the file.
       const std::size_t last = std::min({end, g + most, (g / t.weight.groups() + 1) * t.weight.groups()});
@@ -99,8 +100,7 @@ void PinnedBands::fill(std::size_t first) {
 Bytes PinnedBands::file_bytes(std::size_t bands) const {
   Bytes bytes = 0;
   for (const StoredTensor* t : tensors_)
-    if (t && bands > count_)
-      bytes += (pinned_groups(*t, bands) - pinned_groups(*t, count_)) * t->file_group_bytes();
+    if (t && bands > count_) bytes += (pinned_groups(*t, bands) - pinned_groups(*t, count_)) * t->file_group_bytes();
   return bytes;
 }
 

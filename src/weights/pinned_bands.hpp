@@ -22,7 +22,8 @@ public:
   void set_tensors(std::vector<const StoredTensor*> tensors);
   /// Memory that a band takes.
   Bytes band_bytes(std::size_t band) const;
-  /// Memory that bands give back goes there for a while, and comes from there; it outlives this. REQUIRES: no bands yet.
+  /// Memory that bands give back goes there for a while, and comes from there; it outlives this. REQUIRES: no bands
+  /// yet.
   void use_stock(PageStock* stock) { stock_ = stock; }
   /// Reads bands, or gives them back, until there are `bands`. Throws IoError, OutOfBudget: nothing has changed then.
   void resize(std::size_t bands);
@@ -47,7 +48,6 @@ private:
   /// Which band has this group.
   std::size_t band_of(const StoredTensor& tensor, std::size_t group) const;
   std::byte* place_of(std::size_t tensor, std::size_t band, std::size_t group) const;
-
 
   Ledger& ledger_;
   ThreadPool& pool_;

@@ -1,5 +1,5 @@
-// Models that share a budget answer as each would alone, whatever they take from each other, and the ledger is never over
-// its limit.
+// Models that share a budget answer as each would alone, whatever they take from each other, and the ledger is never
+// over its limit.
 
 #include "serve/model_house.hpp"
 
