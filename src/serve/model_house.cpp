@@ -162,7 +162,7 @@ ModelHouse::Lease ModelHouse::load_now(std::size_t index) {
   api.weight_bytes = model->weight_use().all;
   if (options_.describe) options_.describe(*model, api);
   SchedulerOptions scheduler = options_.scheduler;
-  scheduler.turn = entry.turn.get();
+  scheduler.compute_turn = entry.turn.get();
   auto housed = std::make_shared<HousedModel>(std::move(model), ledger_, scheduler, std::move(api));
   {
     const Visit visit(turns_, index);

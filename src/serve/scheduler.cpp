@@ -175,7 +175,7 @@ void Scheduler::save_kept() {
 }
 
 void Scheduler::run() {
-  ComputeTurn* const turn = options_.turn;
+  ComputeTurn* const turn = options_.compute_turn;
   // What does not compute can be done whoever's turn it is, as long as nobody works.
   const auto alone = [turn](auto f) {
     if (turn) turn->begin(false);

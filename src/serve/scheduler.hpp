@@ -97,7 +97,7 @@ struct SchedulerOptions {
   std::size_t turn = 0;                      ///< tokens, then one gives way to who waits; 0: only when it must
   std::string kv_folder{};                   ///< where they are kept from one run to the next; "": nowhere
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
-  ComputeTurn* turn = nullptr;               ///< of several schedulers; outlives it
+  ComputeTurn* compute_turn = nullptr;       ///< of several schedulers; outlives it
 };
 
 /// One that waits or is at work.
@@ -151,7 +151,7 @@ public:
   /// they leave memory. Throws what it throws. Thread-safe.
   void change_budget(Bytes budget, const std::function<void(Bytes)>& resize);
   /// For another scheduler: takes memory that this one can do without for a while. Returns false when there is none.
-  /// REQUIRES: the caller has the turn (SchedulerOptions::turn).
+  /// REQUIRES: the caller has the turn (SchedulerOptions::compute_turn).
   bool give_up_memory();
   /// The same of kept beginnings alone.
   bool give_up_kept(const char* why) { return wait_for_leaving() || shed_prefix(why); }
