@@ -15,6 +15,8 @@ namespace {
 constexpr double kFading = 0.7;
 /// A turn lasts so many times as long as the last change to another model took, at most.
 constexpr int kWorthIt = 4;
+/// And not less than that where others had to make room: requests that left memory for it have to come back.
+constexpr std::chrono::milliseconds kLeastTurn{300};
 constexpr std::chrono::seconds kLongestTurn{20};
 /// Address space for memory that is handed over.
 constexpr Bytes kMostStock = Bytes{64} << 30;
@@ -242,7 +244,8 @@ std::string ModelHouse::take_over(std::size_t index) {
   const Bytes before = model.weight_use().read;
   active_ = index;
   std::string error;
-  if (!entry.housed->awake) {
+  const bool rested = !entry.housed->awake;
+  if (rested) {
     try {
       model.wake(others_bytes(index), [&](Bytes missing) { take_from_others(missing, index); });
       entry.housed->awake = true;
@@ -252,7 +255,9 @@ std::string ModelHouse::take_over(std::size_t index) {
     }
   }
   const std::chrono::steady_clock::duration took = std::chrono::steady_clock::now() - start;
-  turns_.set_length(std::min<std::chrono::steady_clock::duration>(took * kWorthIt, kLongestTurn));
+  std::chrono::steady_clock::duration length = took * kWorthIt;
+  if (rested) length = std::max<std::chrono::steady_clock::duration>(length, kLeastTurn);
+  turns_.set_length(took + std::min<std::chrono::steady_clock::duration>(length, kLongestTurn));
   const std::lock_guard lock(mutex_);
   ++entry.facts.switches;
   entry.facts.switch_bytes = model.weight_use().read - before;
