@@ -78,7 +78,7 @@ protected:
       });
       auto [lease, error] = loaded.get_future().get();
       this->error = error;
-      return std::move(lease);
+      return lease;
     }
     std::future<Answered> begin(std::size_t model, std::vector<TokenId> prompt, std::size_t max_tokens = 12) {
       const ServedModels::Lease held = lease(model);
@@ -102,8 +102,9 @@ protected:
   }
 
   /// A budget for all of this and the weights of so many models, all being of one size.
-  Bytes budget_for(double models) {
-    House all(places_, Ledger::kUnlimited, options());
+  Bytes budget_for(double models) { return budget_for(models, options()); }
+  Bytes budget_for(double models, const HouseOptions& options) {
+    House all(places_, Ledger::kUnlimited, options);
     for (std::size_t i = 0; i < kModels; ++i) all.begin(i, prompt_of(i)).get();
     const Bytes weights = all.state(0).weights_all;
     return all.ledger.report().used - static_cast<Bytes>((kModels - models) * static_cast<double>(weights));
@@ -174,11 +175,11 @@ TEST_F(ModelHouseTest, MemoryOfOthersRequestsIsTakenWhenThereIsNoOther) {
   const auto long_prompt = [](std::size_t i) { return prompt_of(i, 400); };
   std::vector<Answered> expected;
   for (std::size_t i = 0; i < 9; ++i) expected.push_back(alone(i % kModels, long_prompt(i), 60));
-  // Room for hardly more than one model without weights beside KV of some of the requests.
-  const Bytes limit = budget_for(0.3);
   HouseOptions small = options();
   small.model.kv_swap.space = 256 * kMiB;
   small.model.kv_swap.group = 64 * kKiB;
+  // What weights leave is too little for KV of all requests.
+  const Bytes limit = budget_for(0.3, small);
   House h(places_, limit, small);
   std::vector<std::future<Answered>> answers;
   for (std::size_t i = 0; i < expected.size(); ++i) answers.push_back(h.begin(i % kModels, long_prompt(i), 60));
