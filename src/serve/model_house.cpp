@@ -246,9 +246,18 @@ std::string ModelHouse::take_over(std::size_t index) {
   std::string error;
   const bool rested = !entry.housed->awake;
   if (rested) {
+    // Whether it need not be tried again.
+    const auto wake = [&] {
+      try {
+        model.wake(others_bytes(index), [&](Bytes missing) { take_from_others(missing, index); });
+        return true;
+      } catch (const OutOfBudget&) {  // others have no more, but its own requests may
+        if (!entry.housed->scheduler.give_up_memory()) throw;
+        return false;
+      }
+    };
     try {
-      model.wake(others_bytes(index), [&](Bytes missing) { take_from_others(missing, index); });
-      entry.housed->awake = true;
+      while (!entry.housed->awake) entry.housed->awake = wake();
     } catch (const std::exception& e) {
       error = fmt::format("{} cannot have its turn: {}", entry.place.name, e.what());
       log(LogLevel::error, "{}", error);

@@ -239,6 +239,7 @@ bool Scheduler::give_up_memory() {
     return true;
   }
   if (give_up_kept("another model needs the room") || take_from_task()) return true;
+  if (running_.empty() && !coming_.empty()) take_arrived();  // what is on its way back can only go once it is there
   if (running_.empty()) return false;
   full_ = true;
   give_way(last_come(), "another model needs the room");

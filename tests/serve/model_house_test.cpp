@@ -26,6 +26,9 @@ struct Answered {
   std::vector<TokenId> tokens;
   std::string error;
   bool operator==(const Answered&) const = default;
+  friend std::ostream& operator<<(std::ostream& out, const Answered& a) {
+    return out << a.tokens.size() << " tokens" << (a.error.empty() ? "" : ", then: ") << a.error;
+  }
 };
 
 std::future<Answered> ask(Scheduler& scheduler, std::vector<TokenId> prompt, std::size_t max_tokens,
