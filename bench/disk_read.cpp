@@ -1,4 +1,5 @@
-// What the disk gives to reads like those of streaming: disk_read FILE [SECONDS]. Bytes per second on standard output.
+// What the disk gives to reads like those of streaming: disk_read FILE [SECONDS [BLOCK]]. Bytes per second on standard
+// output.
 
 #include <fmt/format.h>
 
@@ -10,9 +11,10 @@
 
 int main(int argc, char** argv) {
   try {
-    if (argc < 2) snug::fail("usage: disk_read FILE [SECONDS]");
+    if (argc < 2) snug::fail("usage: disk_read FILE [SECONDS [BLOCK]]");
     const double seconds = argc > 2 ? std::atof(argv[2]) : 2.0;
-    fmt::print("{:.0f}\n", snug::measure_disk_read(argv[1], snug::kStreamBlock, seconds));
+    const std::size_t block = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : snug::kStreamBlock;
+    fmt::print("{:.0f}\n", snug::measure_disk_read(argv[1], block, seconds));
   } catch (const std::exception& e) {
     fmt::print(stderr, "{}\n", e.what());
     return 1;

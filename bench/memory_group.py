@@ -15,6 +15,12 @@ def last_json(text):
     return json.loads(text.strip().splitlines()[-1])
 
 
+def drop_caches():
+    subprocess.run(["sync"])
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("1")
+
+
 def disk_speed(build, model, seconds):
     """Bytes a second of reads as streaming asks for them, of the file that it would read."""
     pack = model + ".snug"
@@ -48,9 +54,7 @@ class Group:
 
     def run(self, command, started=lambda child: None):
         """(exit code, stdout, largest process_bytes()); `started` is called with the Popen."""
-        subprocess.run(["sync"])
-        with open("/proc/sys/vm/drop_caches", "w") as f:
-            f.write("1")
+        drop_caches()
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                                  preexec_fn=lambda: self.write("cgroup.procs", os.getpid()))
         most, running = [0], [True]

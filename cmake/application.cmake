@@ -83,7 +83,7 @@ snug_warnings(fail_reads)
 set(tiny_model ${PROJECT_BINARY_DIR}/tiny.gguf)
 add_test(NAME tiny_model COMMAND write_tiny_model ${tiny_model})
 set_tests_properties(tiny_model PROPERTIES FIXTURES_SETUP tiny_model)
-foreach(test bad_input batch calibrate kv_session pack pressure pull serve serve_api serve_hostile sparse)
+foreach(test bad_input batch calibrate kv_session models pack pressure pull serve serve_api serve_hostile sparse)
   add_test(NAME cli_${test} COMMAND python3 ${PROJECT_SOURCE_DIR}/tests/cli/${test}_test.py
            $<TARGET_FILE:snug> ${tiny_model} $<TARGET_FILE:fail_reads>)
   set_tests_properties(cli_${test} PROPERTIES FIXTURES_REQUIRED tiny_model)

@@ -16,13 +16,14 @@
 namespace snug {
 
 struct BudgetKeeper::State {
-  State(Model& m, Ledger& l, Options o) : model(m), ledger(l), options(std::move(o)), ceiling(l.report().limit) {
+  State(std::function<void(Bytes)> r, Ledger& l, Options o)
+      : resize(std::move(r)), ledger(l), options(std::move(o)), ceiling(l.report().limit) {
     // Memory that the user granted is never refused for the sake of others: an answer would end there. Asked after
     // everybody who can give something back, and within forward(), so that it must not wait for a resize.
     holder = ledger.add_holder({[] { return 2.0; }, [this](Bytes wanted) { return raise(wanted); }});
   }
 
-  Model& model;
+  std::function<void(Bytes)> resize;
   Ledger& ledger;
   Options options;
   std::atomic<Bytes> ceiling;
@@ -57,7 +58,7 @@ struct BudgetKeeper::State {
     const Bytes budget = policy.next(now, reading, {report.limit, report.used, ceiling, options.smallest});
     if (budget == report.limit) return;
     try {
-      model.resize(budget);
+      resize(budget);
     } catch (const std::exception& e) {
       return log(LogLevel::info, "the budget stays as it is: {}", e.what());
     }
@@ -75,8 +76,8 @@ struct BudgetKeeper::State {
   }
 };
 
-BudgetKeeper::BudgetKeeper(Model& model, Ledger& ledger, Options options)
-    : state_(std::make_unique<State>(model, ledger, std::move(options))) {
+BudgetKeeper::BudgetKeeper(std::function<void(Bytes)> resize, Ledger& ledger, Options options)
+    : state_(std::make_unique<State>(std::move(resize), ledger, std::move(options))) {
   if (!state_->options.follow_pressure) return;
   state_->stop = Descriptor(eventfd(0, EFD_CLOEXEC));
   if (state_->stop.open()) state_->thread = std::thread([state = state_.get()] { state->watch(); });
@@ -91,7 +92,7 @@ BudgetKeeper::~BudgetKeeper() {
 void BudgetKeeper::set(Bytes budget) {
   const std::lock_guard lock(state_->mutex);
   const Bytes before = state_->ledger.report().limit;
-  state_->model.resize(budget);
+  state_->resize(budget);
   state_->ceiling = budget;
   if (state_->told && budget != before) state_->told(before, budget, false);
   state_->options.ceiling_for = nullptr;
@@ -121,7 +122,8 @@ std::unique_ptr<BudgetKeeper> keep_budget(const Engine& engine, const EngineOpti
     info.limit = limit;
     return budget_of(engine_options, info);
   };
-  return std::make_unique<BudgetKeeper>(*engine.model, *engine.ledger, std::move(keeper));
+  return std::make_unique<BudgetKeeper>([model = engine.model.get()](Bytes b) { model->resize(b); }, *engine.ledger,
+                                        std::move(keeper));
 }
 
 }  // namespace snug

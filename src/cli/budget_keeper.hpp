@@ -23,12 +23,13 @@ public:
   };
 
   /// The ledger's limit is the first ceiling. Watches pressure until it is destroyed, in a thread of its own.
-  BudgetKeeper(Model& model, Ledger& ledger, Options options);
+  /// `resize` changes it, and throws Error when it cannot.
+  BudgetKeeper(std::function<void(Bytes)> resize, Ledger& ledger, Options options);
   ~BudgetKeeper();
   BudgetKeeper(const BudgetKeeper&) = delete;
   BudgetKeeper& operator=(const BudgetKeeper&) = delete;
 
-  /// The user's order: Model::resize, and the ceiling from now on. Throws as Model::resize does. Thread-safe.
+  /// The user's order, and the ceiling from now on. Throws as `resize` does. Thread-safe.
   void set(Bytes budget);
 
   /// From now on `told` hears of every change, from any thread, and must not change the budget; empty: nobody does.

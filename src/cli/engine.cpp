@@ -56,13 +56,7 @@ Bytes budget_of(const EngineOptions& options) {
   return budget;
 }
 
-Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
-  const std::string path = find_or_fetch_model(options.model);
-  const Bytes budget = budget_of(options);
-  Engine engine;
-  engine.name = options.model;
-  engine.ledger = std::make_unique<Ledger>(budget);
-  engine.pool = std::make_unique<ThreadPool>(options.threads);
+ModelOptions with_engine_options(ModelOptions model_options, const EngineOptions& options, Bytes budget) {
   model_options.charge_process = true;
   if (!model_options.reference) {
     model_options.sparse_ffn.share = options.sparse_share;
@@ -74,6 +68,17 @@ Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
     if (!options.kv_recall.empty())
       model_options.kv_spill.recall = std::max<Bytes>(1, parse_size(options.kv_recall, budget));
   }
+  return model_options;
+}
+
+Engine load_engine(const EngineOptions& options, ModelOptions model_options) {
+  const std::string path = find_or_fetch_model(options.model);
+  const Bytes budget = budget_of(options);
+  Engine engine;
+  engine.name = options.model;
+  engine.ledger = std::make_unique<Ledger>(budget);
+  engine.pool = std::make_unique<ThreadPool>(options.threads);
+  model_options = with_engine_options(std::move(model_options), options, budget);
   if (options.foresee) engine.machine = machine_for(*engine.pool, path, budget);
   try {
     engine.model = Model::load(path, *engine.ledger, *engine.pool, model_options);

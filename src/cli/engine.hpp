@@ -40,6 +40,9 @@ Bytes budget_of(const EngineOptions& options, const MemoryInfo& info);
 /// In this machine, now; says so when it is not --memory.
 Bytes budget_of(const EngineOptions& options);
 
+/// What the options say of how a model is loaded, within a budget. Throws UsageError.
+ModelOptions with_engine_options(ModelOptions model_options, const EngineOptions& options, Bytes budget);
+
 /// A loaded model with what it needs. Members are destroyed in reverse order: the model first.
 struct Engine {
   std::unique_ptr<Ledger> ledger;

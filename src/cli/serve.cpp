@@ -1,4 +1,4 @@
-// serve: one model behind HTTP, for the clients of OpenAI's, Anthropic's and Ollama's APIs, and a page.
+// serve: models behind HTTP, for the clients of OpenAI's, Anthropic's and Ollama's APIs, and a page.
 
 #include <malloc.h>
 #include <pthread.h>
@@ -14,9 +14,11 @@
 #include "cli/config_file.hpp"
 #include "cli/control.hpp"
 #include "cli/engine.hpp"
+#include "cli/model_store.hpp"
 #include "serve/api.hpp"
 #include "serve/front.hpp"
 #include "serve/http_server.hpp"
+#include "serve/model_house.hpp"
 
 namespace snug {
 
@@ -24,6 +26,8 @@ namespace {
 
 struct Options {
   EngineOptions engine;
+  std::vector<std::string> more;  ///< models
+  std::size_t most_loaded = 0;
   std::string host = "127.0.0.1", name;
   std::uint16_t port = 8080;
   std::size_t drain_seconds = 30;
@@ -58,6 +62,115 @@ std::string name_of(const std::string& model) {
   return file.extension() == ".gguf" ? file.stem().string() : file.string();
 }
 
+/// Where the models are put once they are there.
+struct Door {
+  sigset_t ends;
+  Front& front;
+  std::unique_ptr<HttpServer> server;
+};
+
+/// Answers until it is told to end, and then what is under way.
+void answer_until_told(Door& door, const Options& o, Api& api, BudgetKeeper& budget, const std::string& names) {
+  door.front.open([&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+    api.handle(std::move(request), std::move(reply));
+  });
+  fmt::print("serving {0} at http://{1}:{2}/v1 (page: http://{1}:{2}/)\n", names, o.host, door.server->port());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&door.ends, &signal);
+  fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
+  pthread_sigmask(SIG_UNBLOCK, &door.ends, nullptr);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(o.drain_seconds);
+  door.front.drain(std::chrono::seconds(o.drain_seconds));
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+  door.server->drain(std::max(left, std::chrono::milliseconds(100)));
+  // Nothing may answer to a server that is gone.
+  api.stop();
+  budget.on_change({});
+}
+
+std::string budget_note(Bytes from, Bytes to, bool pressure) {
+  return fmt::format("{} from now on: {}", format_bytes(to),
+                     !pressure   ? "as it was asked to"
+                     : to < from ? "the system is short of memory"
+                                 : "the system has memory again");
+}
+
+void serve_one(Options& o, const CLI::App& command, Door& door) {
+  const MemoryInfo before = memory_info();
+  const Engine engine = load_engine(o.engine, {.context = o.scheduler.context, .kv_swap = o.swap_options});
+  const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
+  const ControlServer control(*budget, *engine.ledger);
+  recommended_sampling(engine.model->file(), command, o.api.sampler);
+  o.api.model = o.name.empty() ? name_of(o.engine.model) : o.name;
+  o.api.most_budget = std::min(before.limit, before.physical);
+  std::error_code unknown;
+  o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
+  Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
+  const MemoryPlan plan = engine.model->plan(engine.ledger->report().limit, kUsualContext);
+  ApiOptions api_options = o.api;
+  api_options.least_budget = plan.smallest;
+  api_options.weight_bytes = plan.weights.total;
+  api_options.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
+  budget->on_change(
+      [&scheduler](Bytes from, Bytes to, bool pressure) { scheduler.note("budget", budget_note(from, to, pressure)); });
+  if (EnergyMeter meter; meter.known())
+    api_options.energy = std::make_shared<EnergyAccount>(std::move(meter), [&scheduler] {
+      const SchedulerStats stats = scheduler.stats();
+      return EnergyLoad{stats.busy_seconds, stats.generated_tokens};
+    });
+  ServedModel model(*engine.model, *engine.ledger, scheduler, std::move(api_options));
+  Api api(model);
+  answer_until_told(door, o, api, *budget, o.api.model);
+  scheduler.stop();
+  // Nor may it call those that are.
+  door.server = nullptr;
+}
+
+void serve_several(Options& o, const CLI::App& command, Door& door) {
+  if (!o.name.empty()) fail<UsageError>("--name is for one model: several are called as they are given");
+  const MemoryInfo before = memory_info();
+  std::vector<HousePlace> places{{name_of(o.engine.model), find_or_fetch_model(o.engine.model)}};
+  for (const std::string& model : o.more) places.push_back({name_of(model), find_or_fetch_model(model)});
+  std::string names;
+  for (const HousePlace& place : places) names += (names.empty() ? "" : ", ") + place.name;
+  Ledger ledger(budget_of(o.engine));
+  ThreadPool pool(o.engine.threads);
+  o.swap_options.space /= places.size();
+  HouseOptions options;
+  options.model =
+      with_engine_options({.context = o.scheduler.context, .kv_swap = o.swap_options}, o.engine, ledger.report().limit);
+  options.scheduler = o.scheduler;
+  options.most_loaded = o.most_loaded;
+  options.api = o.api;
+  options.api.most_budget = std::min(before.limit, before.physical);
+  options.describe = [&command, &ledger](const Model& model, ApiOptions& api) {
+    recommended_sampling(model.file(), command, api.sampler);
+    api.least_budget = model.plan(ledger.report().limit, kUsualContext).smallest;
+  };
+  BudgetKeeper* keeper = nullptr;  // there is one before anybody asks
+  options.api.resize = [&keeper](Bytes bytes) { keeper->set(bytes); };
+  ModelHouse house(std::move(places), ledger, pool, std::move(options));
+  EnergyMeter meter;
+  house.open(!meter.known() ? nullptr
+                            : std::make_shared<EnergyAccount>(std::move(meter), [&] { return house.energy_load(); }));
+  BudgetKeeper::Options keeping;
+  keeping.follow_pressure = !o.no_pressure;
+  keeping.smallest = house.find("")->options.least_budget;
+  keeping.ceiling_for = [engine_options = o.engine, info = before](Bytes limit) mutable {
+    info.limit = limit;
+    return budget_of(engine_options, info);
+  };
+  BudgetKeeper budget([&house](Bytes bytes) { house.resize(bytes); }, ledger, std::move(keeping));
+  keeper = &budget;
+  const ControlServer control(budget, ledger);
+  budget.on_change(
+      [&house](Bytes from, Bytes to, bool pressure) { house.note("budget", budget_note(from, to, pressure)); });
+  Api api(house);
+  answer_until_told(door, o, api, budget, names);
+  door.server = nullptr;
+}
+
 void serve(Options& o, const CLI::App& command) {
   if (o.engine.model.empty()) fail<UsageError>("MODEL is required (see snug serve --help)");
   // Before any thread starts, so that only sigwait() sees them.
@@ -79,56 +192,11 @@ void serve(Options& o, const CLI::App& command) {
         front.handle(std::move(request), std::move(reply));
       },
       o.limits, Api::refusal);
-  const MemoryInfo before = memory_info();
   o.swap_options.space = parse_size(o.swap, 0);
   if (o.swap_pages) o.swap_options.group = 0, o.swap_options.background = o.swap_options.keep_copies = false;
   o.scheduler.eviction = o.evict == "least-recent" ? Eviction::least_recent : Eviction::least_cost;
-  const Engine engine = load_engine(o.engine, {.context = o.scheduler.context, .kv_swap = o.swap_options});
-  const auto budget = keep_budget(engine, o.engine, o.scheduler.context, !o.no_pressure, before);
-  const ControlServer control(*budget, *engine.ledger);
-  recommended_sampling(engine.model->file(), command, o.api.sampler);
-  o.api.model = o.name.empty() ? name_of(o.engine.model) : o.name;
-  o.api.most_budget = std::min(before.limit, before.physical);
-  std::error_code unknown;
-  o.api.file_bytes = std::filesystem::file_size(engine.model->file().path(), unknown);
-  Scheduler scheduler(*engine.model, *engine.ledger, o.scheduler);
-  const MemoryPlan plan = engine.model->plan(engine.ledger->report().limit, kUsualContext);
-  ApiOptions api_options = o.api;
-  api_options.least_budget = plan.smallest;
-  api_options.weight_bytes = plan.weights.total;
-  api_options.resize = [&](Bytes bytes) { scheduler.change_budget(bytes, [&](Bytes b) { budget->set(b); }); };
-  budget->on_change([&scheduler](Bytes from, Bytes to, bool pressure) {
-    scheduler.note("budget", fmt::format("{} from now on: {}", format_bytes(to),
-                                         !pressure   ? "as it was asked to"
-                                         : to < from ? "the system is short of memory"
-                                                     : "the system has memory again"));
-  });
-  if (EnergyMeter meter; meter.known())
-    api_options.energy = std::make_shared<EnergyAccount>(std::move(meter), [&scheduler] {
-      const SchedulerStats stats = scheduler.stats();
-      return EnergyLoad{stats.busy_seconds, stats.generated_tokens};
-    });
-  ServedModel model(*engine.model, *engine.ledger, scheduler, std::move(api_options));
-  Api api(model);
-  front.open([&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
-    api.handle(std::move(request), std::move(reply));
-  });
-  fmt::print("serving {0} at http://{1}:{2}/v1 (page: http://{1}:{2}/)\n", o.api.model, o.host, server->port());
-  std::fflush(stdout);
-  int signal = 0;
-  sigwait(&ends, &signal);
-  fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
-  pthread_sigmask(SIG_UNBLOCK, &ends, nullptr);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(o.drain_seconds);
-  front.drain(std::chrono::seconds(o.drain_seconds));
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-  server->drain(std::max(left, std::chrono::milliseconds(100)));
-  // Nothing may answer to a server that is gone.
-  api.stop();
-  budget->on_change({});
-  scheduler.stop();
-  // Nor may it call those that are.
-  server = nullptr;
+  Door door{ends, front, std::move(server)};
+  o.more.empty() ? serve_one(o, command, door) : serve_several(o, command, door);
 }
 
 }  // namespace
@@ -139,6 +207,12 @@ void add_serve(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("serve", "answer requests over HTTP: OpenAI's, Anthropic's and Ollama's APIs, and a page");
   add_engine_options(*command, o.engine);
+  command->add_option("MORE", o.more,
+                      "further models, in the same memory: loaded when a request names them, whose weights go and come "
+                      "as they are used");
+  add_option(*command, "--models-loaded", o.most_loaded,
+             "most of several models that are loaded; one that is not used leaves for another (0: as memory allows)")
+      ->capture_default_str();
   add_kv_option(*command, o.engine);
   add_option(*command, "--host", o.host, "address to listen on; 0.0.0.0 lets other machines in")->capture_default_str();
   add_option(*command, "--port", o.port, "port to listen on; 0: any free one")->capture_default_str();
@@ -184,6 +258,7 @@ void add_serve(CLI::App& app) {
   add_flag(*command, "--no-pressure", o.no_pressure, "keep the budget when the system is short of memory");
   command->footer(
       "Examples:\n  snug serve qwen2.5-coder-0.5b --memory 2GiB\n"
+      "  snug serve qwen2.5-coder-0.5b smollm2-135m gemma3-270m --memory 600MiB\n"
       "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "
       "\"Hello\"}]}'\n"
       "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0");

@@ -50,6 +50,8 @@ public:
   Activations(const ModelConfig& config, const ModelWeights& weights, std::size_t rows, const ArenaPlanner& planner);
   Bytes bytes() const { return plan_.total; }
   void allocate(Ledger& ledger);
+  /// Gives the memory back; REQUIRES: allocate() before it is used again.
+  void release() { memory_ = {}; }
 
   std::size_t qkv_stride = 0, gate_stride = 0, pairs = 0;  ///< pairs of a rope table, at most
 

@@ -11,6 +11,7 @@
 
 #include "base/arena_plan.hpp"
 #include "base/ledger.hpp"
+#include "base/page_stock.hpp"
 #include "base/thread_pool.hpp"
 #include "format/gguf.hpp"
 #include "kv/kv_file.hpp"
@@ -48,8 +49,12 @@ struct ModelOptions {
   KvSwapOptions kv_swap{};                          ///< where sequences go that nobody computes with
   std::function<KvFormat(std::shared_ptr<const KvModel>)> kv_format{};  ///< the same, in place of a name (tests)
   SparseFfnOptions sparse_ffn{};  ///< calls with one row use MODEL.ffn and a share of the neurons
-  bool load_weights = true;       ///< false: only to ask for plan(),
-  Bytes plan_for = 0;             ///< of this budget
+  /// Other models have weights in the same ledger, and one of them computes at a time: it rests after loading, and
+  /// wake() comes before forward(). What they leave to each other goes through `stock`, which may be null.
+  bool shares_memory = false;
+  PageStock* stock = nullptr;
+  bool load_weights = true;  ///< false: only to ask for plan(),
+  Bytes plan_for = 0;        ///< of this budget
 };
 inline constexpr std::size_t kUsualContext = 2048;
 
@@ -68,6 +73,12 @@ struct MemoryPlan {
   std::uint64_t weights_per_token = 0;  ///< values that each token of a prefill is multiplied with
   bool fits() const { return smallest <= budget; }
   Bytes used() const { return std::accumulate(by_tag.begin(), by_tag.end(), Bytes{0}); }
+};
+
+/// The weights of one of several models.
+struct WeightUse {
+  Bytes in_memory = 0, all = 0;
+  Bytes read = 0;  ///< of the files, so far: those that came into memory to stay
 };
 
 /// What one forward call cost (bytes of weights and KV that had to be read).
@@ -161,6 +172,19 @@ public:
   /// while forward() runs: it waits for its end. Throws Error when that is less than is needed now: nothing has
   /// changed then; IoError when weights cannot be read.
   virtual void resize(Bytes budget) = 0;
+
+  // Of models that share memory (ModelOptions::shares_memory). REQUIRES: none of them computes meanwhile.
+
+  /// Gets ready for forward(). `others` may give up so many bytes: `make_room` is asked for what is missing. Throws
+  /// OutOfBudget, IoError: it rests then.
+  virtual void wake(Bytes others, const std::function<void(Bytes missing)>& make_room) = 0;
+  /// Gives up what only forward() needs. Weights that are in memory stay.
+  virtual void rest() = 0;
+  /// Lets weights go until so many bytes are released or there are none; returns how many were. REQUIRES: it rests.
+  virtual Bytes give_weights(Bytes wanted) = 0;
+  virtual WeightUse weight_use() const = 0;
+  /// Memory that wake() needs at least, for a context of so many tokens, beside what a resting model has.
+  virtual Bytes least_to_wake(std::size_t context) const = 0;
 };
 
 }  // namespace snug

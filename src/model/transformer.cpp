@@ -147,11 +147,15 @@ Transformer::Transformer(GgufFile file, Ledger& ledger, ThreadPool& pool, ModelO
       std::make_unique<KvPools>(ledger, config_.kv_shapes(), std::move(format), options_.kv_spill, options_.kv_swap);
   products_ = std::make_unique<Products>(ledger, pool, source_, options_.max_rows, widest);
   attention_ = std::make_unique<Attention>(ledger, pool, config_, expected_context(), pools_->format().coded());
-  a_->allocate(ledger);
-  if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
-  if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);
-  if (!options_.load_weights) return;
   source_.set_expert_policy(options_.expert_policy);
+  if (options_.shares_memory && options_.load_weights) {
+    if (sparse_) fail("a share of the neurons (--sparse-ffn) is for a model that has its memory alone");
+    source_.share_memory(options_.stock);
+    rest();
+    return;
+  }
+  place_activations();
+  if (!options_.load_weights) return;
   const auto [spare, most_spare] = spare_for_kv();
   if (sparse_) place_neurons(spare, most_spare);
   source_.load(spare, most_spare);
@@ -209,7 +213,9 @@ std::size_t Transformer::expected_context() const {
 }
 
 std::pair<Bytes, Bytes> Transformer::spare_for_kv() const {
-  const Bytes there = ledger_.report().by_tag[static_cast<std::size_t>(Tag::kv)];
+  // Of several models, each has its own.
+  const Bytes there = options_.shares_memory ? pools_->used_bytes() + pools_->free_bytes()
+                                             : ledger_.report().by_tag[static_cast<std::size_t>(Tag::kv)];
   const auto missing = [&](std::size_t tokens) {
     const Bytes room = kv_room(tokens);
     return room > there ? room - there : 0;
@@ -226,6 +232,50 @@ void Transformer::resize(Bytes budget) {
   ledger_.set_limit(budget);
   const auto [spare, most_spare] = spare_for_kv();
   source_.refit(spare, most_spare);
+}
+
+void Transformer::place_activations() {
+  a_->allocate(ledger_);
+  if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
+  if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);
+}
+
+void Transformer::wake(Bytes others, const std::function<void(Bytes)>& make_room) {
+  const std::lock_guard lock(busy_);
+  try {
+    const auto free = [this] {
+      const LedgerReport report = ledger_.report();
+      return report.limit > report.used ? report.limit - report.used : 0;
+    };
+    const auto want = [&](Bytes bytes) {
+      if (const Bytes there = free(); bytes > there) make_room(bytes - there);
+    };
+    if (rests_) {
+      want(round_up(a_->bytes(), kMiB));
+      place_activations();
+      rests_ = false;
+    }
+    const auto [spare, most_spare] = spare_for_kv();
+    const LedgerReport report = ledger_.report();
+    // As if others had given up all that they may; what is missing of that, they do: page by page, what they had
+    // becomes its own.
+    if (options_.stock) options_.stock->open();
+    const Bytes own = source_.memory_bytes(), not_own = report.used - own;
+    const WeightPlan plan = source_.plan(report.limit, not_own - std::min(not_own, others), spare, most_spare);
+    if (const Bytes wanted = plan.memory() + spare; wanted > own) want(wanted - own);
+    source_.refit(spare, most_spare);
+    if (options_.stock) options_.stock->close();
+  } catch (...) {
+    if (options_.stock) options_.stock->close();
+    rest();
+    throw;
+  }
+}
+
+void Transformer::rest() {
+  source_.rest();
+  a_->release();
+  rests_ = true;
 }
 
 void Transformer::record_routing(RoutingTrace* trace) {
@@ -430,6 +480,7 @@ ForwardStats Transformer::pass(std::span<const Row> rows, std::span<float> out, 
       static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.wants_logits; }));
   if (out.size() < wanted * size) fail("{} rows of {} floats do not fit into {}", wanted, size, out.size());
   const std::lock_guard lock(busy_);
+  assert(!rests_);
   const std::vector<RowRun> runs = group_rows(rows);
   stats_ = {};
   decoding_ = rows.size() == 1;

@@ -73,6 +73,15 @@ public:
   ForwardStats forward(std::span<const Row> rows, std::span<float> logits) override;
   ForwardStats hidden(std::span<const Row> rows, std::span<float> states) override;
   void resize(Bytes budget) override;
+  void wake(Bytes others, const std::function<void(Bytes missing)>& make_room) override;
+  void rest() override;
+  Bytes give_weights(Bytes wanted) override { return source_.give_back(wanted); }
+  WeightUse weight_use() const override {
+    return {source_.memory_bytes(), source_.total_bytes(), source_.bytes_pinned()};
+  }
+  Bytes least_to_wake(std::size_t context) const override {
+    return a_->bytes() + source_.least_bytes() + kv_room(context);
+  }
 
 private:
   std::uint64_t fingerprint() const;
@@ -85,6 +94,7 @@ private:
   void use_pack();
   /// Activations for the most rows whose memory is a sane share of the budget.
   std::unique_ptr<Activations> fitting_activations(Bytes budget);
+  void place_activations();
   std::vector<RowRun> group_rows(std::span<const Row> rows) const;
   void embed(std::span<const Row> rows);
   void embed_per_layer(std::span<const Row> rows);
@@ -131,6 +141,7 @@ private:
   std::unique_ptr<MixtureOfExperts> moe_;
   std::unique_ptr<DeltaNet> delta_;
   std::unique_ptr<SparseFfn> sparse_;
+  bool rests_ = false;
   bool decoding_ = false;  ///< the call has one row: sparse blocks are for such calls
   FfnObserver on_ffn_;
   KvObserver on_kv_;

@@ -52,8 +52,10 @@ void Answer::submit(std::vector<ServeRequest> requests, std::unique_ptr<Constrai
           self->take(i, event);
         }));
   }
-  reply_->on_gone([ids, &scheduler = model_.scheduler] {
-    for (const std::uint64_t id : ids) scheduler.cancel(id);
+  // Whoever is told may outlive this, and the model.
+  reply_->on_gone([ids, weak = weak_from_this()] {
+    if (const auto self = weak.lock())
+      for (const std::uint64_t id : ids) self->model_.scheduler.cancel(id);
   });
 }
 

@@ -21,8 +21,20 @@ void health(ServedModel&, const HttpRequest&, std::shared_ptr<HttpReply> reply) 
   reply->send({.body = R"({"status":"ok"})"});
 }
 
+void add_models(std::string& text, const std::vector<ModelState>& models) {
+  const auto add = [&](const char* name, const char* type, const char* help, auto&& value) {
+    text += fmt::format("# HELP snug_model_{0} {2}\n# TYPE snug_model_{0} {1}\n", name, type, help);
+    for (const ModelState& m : models)
+      text += fmt::format("snug_model_{}{{model={}}} {}\n", name, dump(Json(m.name)), value(m));
+  };
+  add("weight_bytes", "gauge", "Bytes of a model's weights in memory.", [](const auto& m) { return m.weights; });
+  add("kv_bytes", "gauge", "Bytes of its KV cache in memory.", [](const auto& m) { return m.kv; });
+  add("switches_total", "counter", "Times that it took its turn after another model.",
+      [](const auto& m) { return m.switches; });
+}
+
 void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
-  const SchedulerStats s = m.scheduler.stats();
+  const SchedulerStats s = stats_with(m);
   const LedgerReport l = m.ledger.report();
   std::string text;
   const auto add = [&text](const char* name, const char* type, const char* help, auto value) {
@@ -52,6 +64,7 @@ void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> repl
   text += "# HELP snug_memory_bytes Bytes in the ledger, by what they are for.\n# TYPE snug_memory_bytes gauge\n";
   for (std::size_t tag = 0; tag < kTagCount; ++tag)
     text += fmt::format("snug_memory_bytes{{tag=\"{}\"}} {}\n", tag_name(static_cast<Tag>(tag)), l.by_tag[tag]);
+  if (m.options.models) add_models(text, m.options.models->states());
   reply->send({.type = "text/plain; version=0.0.4", .body = text});
 }
 
@@ -155,7 +168,9 @@ std::unique_ptr<Constraint> ServedModel::constraint(const std::string& kind, con
   }
 }
 
-Api::Api(ServedModel& model) : model_(model), thread_([this] { run(); }) {}
+Api::Api(ServedModels& models) : models_(models), thread_([this] { run(); }) {}
+
+Api::Api(ServedModel& model) : one_(std::make_unique<OneModel>(model)), models_(*one_), thread_([this] { run(); }) {}
 
 HttpResponse Api::refusal(int status, const std::string& path, const std::string& why) {
   const ApiError error(status, status >= 500 ? "server_error" : "invalid_request_error", why);
@@ -172,14 +187,18 @@ void Api::stop() {
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
-  model_.stop();
+  models_.stop();
 }
 
 void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
+  add({std::move(request), std::move(reply), nullptr});
+}
+
+void Api::add(Call call) {
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return;
-    queue_.emplace_back(std::move(request), std::move(reply));
+    queue_.push_back(std::move(call));
   }
   wake_.notify_one();
 }
@@ -189,22 +208,60 @@ void Api::run() {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
     if (stop_) return;
-    const auto [request, reply] = std::move(queue_.front());
+    const Call call = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    answer(request, reply);
+    answer(call);
   }
 }
 
+ServedModels::Lease Api::model_for(const Call& call, HttpResponse (*shape)(const ApiError&)) {
+  if (call.model) return call.model;
+  std::string name;  // "": it does not matter
+  if (models_.several() && call.request.method == "POST") {
+    name = text_in(call.request.body, "model");
+    if (name.empty() && call.request.path == "/api/show") name = text_in(call.request.body, "name");
+    if (name.empty()) name = models_.usual();
+    constexpr std::string_view kLatest = ":latest";  // which Ollama's clients add
+    if (!models_.has(name) && name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
+    if (!models_.has(name))
+      throw ApiError(404, "invalid_request_error",
+                     fmt::format("there is no model \"{}\" here (GET /v1/models lists them)", name), "model",
+                     "model_not_found");
+  }
+  if (ServedModels::Lease model = models_.find(name)) return model;
+  if (name.empty()) name = models_.usual();
+  models_.load(name, [this, call, shape](ServedModels::Lease model, const std::string& error) {
+    if (model)
+      add({call.request, call.reply, std::move(model)});
+    else
+      call.reply->send(shape({503, "server_error", error, "model", "model_not_loaded"}));
+  });
+  return nullptr;
+}
+
 void Api::answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+  answer(Call{request, reply, nullptr});
+}
+
+void Api::answer(const Call& call) {
+  const auto& [request, reply, loaded] = call;
   log(LogLevel::info, "{} {}", request.method, request.path);
   auto shape = openai_error;
   try {
     const ApiRoute& route = route_of(request);
     shape = route.error;
-    if (!route.open && !has_key(request, model_.options.keys))
+    if (!route.open && !has_key(request, models_.keys()))
       throw ApiError(401, "authentication_error", "the API key is missing or wrong", {}, "invalid_api_key");
-    route.handler(model_, request, reply);
+    const ServedModels::Lease model = model_for(call, shape);
+    if (!model) return;
+    // Whoever answers holds the reply, and with it the model.
+    struct Held {
+      std::shared_ptr<HttpReply> reply;
+      ServedModels::Lease model;
+    };
+    const auto held = std::make_shared<Held>(Held{reply, model});
+    route.handler(*model, request, {held, reply.get()});
   } catch (const ApiError& e) {
     reply->send(shape(e));
   } catch (const ContextExceeded& e) {

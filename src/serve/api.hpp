@@ -15,6 +15,7 @@
 #include "serve/http.hpp"
 #include "serve/response_store.hpp"
 #include "serve/scheduler.hpp"
+#include "serve/served_models.hpp"
 #include "serve/worker.hpp"
 
 namespace snug {
@@ -51,6 +52,7 @@ struct ApiOptions {
   std::string sessions_folder;              ///< where requests may save sequences; "": nowhere
   std::shared_ptr<ResponseStore> responses = std::make_shared<ResponseStore>();
   std::shared_ptr<EnergyAccount> energy;  ///< null: it is not known what the model takes
+  const ServedModels* models = nullptr;   ///< all that are served beside this one; null: none are
   /// Changes the budget. Throws Error when that is less than is needed now.
   std::function<void(Bytes)> resize;
 };
@@ -102,6 +104,8 @@ struct ApiRoute {
 
 class Api {
 public:
+  explicit Api(ServedModels& models);
+  /// Of one model, whatever name requests give it.
   explicit Api(ServedModel& model);
   ~Api() { stop(); }
   Api(const Api&) = delete;
@@ -117,12 +121,23 @@ public:
   void stop();
 
 private:
+  /// `model` is set when it had to be loaded for this.
+  struct Call {
+    HttpRequest request;
+    std::shared_ptr<HttpReply> reply;
+    ServedModels::Lease model;
+  };
   void run();
+  void add(Call call);
+  void answer(const Call& call);
+  /// The one that is asked for; null: it is being loaded, and the call comes again then.
+  ServedModels::Lease model_for(const Call& call, HttpResponse (*shape)(const ApiError&));
 
-  ServedModel& model_;
+  std::unique_ptr<OneModel> one_;
+  ServedModels& models_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::pair<HttpRequest, std::shared_ptr<HttpReply>>> queue_;
+  std::deque<Call> queue_;
   bool stop_ = false;
   std::thread thread_;
 };

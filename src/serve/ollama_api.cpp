@@ -22,14 +22,10 @@ std::string time_now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(now)));
 }
 
-Json details(const ServedModel& m) {
-  const GgufFile& file = m.model.file();
-  return {{"parent_model", ""},
-          {"format", "gguf"},
-          {"family", m.model.config().architecture},
-          {"families", Json::array({m.model.config().architecture})},
-          {"parameter_size", file.get_string("general.size_label").value_or("")},
-          {"quantization_level", ""}};
+Json details(const std::string& architecture, std::string_view size) {
+  return {{"parent_model", ""},     {"format", "gguf"},
+          {"family", architecture}, {"families", Json::array({architecture})},
+          {"parameter_size", size}, {"quantization_level", ""}};
 }
 
 ServeRequest request_of(const ServedModel& m, const HttpRequest& request, const Json& body) {
@@ -143,12 +139,15 @@ void ollama_version(ServedModel&, const HttpRequest&, std::shared_ptr<HttpReply>
 }
 
 void ollama_tags(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
-  reply->send({.body = dump({{"models", Json::array({{{"name", m.options.model},
-                                                      {"model", m.options.model},
-                                                      {"modified_at", time_now()},
-                                                      {"size", m.options.file_bytes},
-                                                      {"digest", ""},
-                                                      {"details", details(m)}}})}})});
+  Json models = Json::array();
+  for (const ModelState& model : models_with(m))
+    models.push_back({{"name", model.name},
+                      {"model", model.name},
+                      {"modified_at", time_now()},
+                      {"size", model.file_bytes},
+                      {"digest", ""},
+                      {"details", details(model.architecture, model.size_label)}});
+  reply->send({.body = dump({{"models", std::move(models)}})});
 }
 
 void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
@@ -162,12 +161,13 @@ void ollama_show(ServedModel& m, const HttpRequest& request, std::shared_ptr<Htt
   if (source.find("tools") != source.npos) capabilities.push_back("tools");
   if (source.find("<think>") != source.npos) capabilities.push_back("thinking");
   if (find_infill_tokens(m.model.file(), m.model.tokenizer())) capabilities.push_back("insert");
-  reply->send({.body = dump({{"modelfile", ""},
-                             {"parameters", ""},
-                             {"template", source},
-                             {"details", details(m)},
-                             {"model_info", info},
-                             {"capabilities", std::move(capabilities)}})});
+  reply->send(
+      {.body = dump({{"modelfile", ""},
+                     {"parameters", ""},
+                     {"template", source},
+                     {"details", details(architecture, m.model.file().get_string("general.size_label").value_or(""))},
+                     {"model_info", info},
+                     {"capabilities", std::move(capabilities)}})});
 }
 
 void ollama_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {

@@ -295,13 +295,14 @@ HttpResponse openai_error(const ApiError& error) {
 }
 
 void openai_models(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
-  const Json body = {{"object", "list"},
-                     {"data", Json::array({{{"id", m.options.model},
-                                            {"object", "model"},
-                                            {"created", m.created},
-                                            {"owned_by", "snug"},
-                                            {"context_length", m.scheduler.context()}}})}};
-  reply->send({.body = dump(body)});
+  Json data = Json::array();
+  for (const ModelState& model : models_with(m))
+    data.push_back({{"id", model.name},
+                    {"object", "model"},
+                    {"created", model.created},
+                    {"owned_by", "snug"},
+                    {"context_length", model.context}});
+  reply->send({.body = dump({{"object", "list"}, {"data", std::move(data)}})});
 }
 
 void openai_chat(ServedModel& m, const HttpRequest& request, std::shared_ptr<HttpReply> reply) {

@@ -175,11 +175,19 @@ void Scheduler::save_kept() {
 }
 
 void Scheduler::run() {
-  if (!options_.kv_folder.empty()) load_kept();
-  while (true) {
+  ComputeTurn* const turn = options_.compute_turn;
+  // What does not compute can be done whoever's turn it is, as long as nobody works.
+  const auto alone = [turn](auto f) {
+    if (turn) turn->begin(false);
+    f();
+    if (turn) turn->end(false);
+  };
+  alone([this] {
+    if (!options_.kv_folder.empty()) load_kept();
     publish();
-    if (idle() && model_.swap())
-      while (model_.swap()->wait()) model_.swap()->collect();
+  });
+  while (true) {
+    bool computes;
     {
       std::unique_lock lock(mutex_);
       if (idle())
@@ -187,20 +195,55 @@ void Scheduler::run() {
           return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty();
         });
       if (stop_) break;
+      computes = !idle() || !fresh_.empty() || !tasks_.empty();
     }
+    const std::string error = turn ? turn->begin(computes) : std::string();
     take_new();
-    check_deadlines();
+    error.empty() ? work(computes) : fail_all(error);
+    publish();
+    if (turn) {
+      const std::lock_guard lock(mutex_);
+      computes = !stop_ && (!idle() || !fresh_.empty() || !tasks_.empty());
+    }
+    if (turn) turn->end(computes);
+  }
+  alone([this] {
+    take_new();
+    fail_all("the server stops");
+    if (!options_.kv_folder.empty()) save_kept();
+  });
+}
+
+void Scheduler::work(bool computes) {
+  check_deadlines();
+  if (computes) {
     admit();
     look_ahead();
     if (!running_.empty()) step();
     work_on_task();
   }
-  take_new();
+  if (idle() && model_.swap())
+    while (model_.swap()->wait()) model_.swap()->collect();
+}
+
+void Scheduler::fail_all(const std::string& why) {
   for (auto* jobs : {&running_, &coming_})
-    while (!jobs->empty()) finish(JobPtr(jobs->front()), {}, "the server stops");
-  while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
-  fail_tasks("the server stops");
-  if (!options_.kv_folder.empty()) save_kept();
+    while (!jobs->empty()) finish(JobPtr(jobs->front()), {}, why);
+  while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, why);
+  fail_tasks(why);
+}
+
+bool Scheduler::give_up_memory() {
+  if (logits_.size() > 0) {
+    logits_ = {};
+    return true;
+  }
+  if (give_up_kept("another model needs the room") || take_from_task()) return true;
+  if (running_.empty() && !coming_.empty()) take_arrived();  // what is on its way back can only go once it is there
+  if (running_.empty()) return false;
+  full_ = true;
+  give_way(last_come(), "another model needs the room");
+  return true;
 }
 
 void Scheduler::publish() {

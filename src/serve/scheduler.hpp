@@ -22,6 +22,7 @@
 
 #include "base/buffer.hpp"
 #include "generate/session.hpp"
+#include "serve/compute_turn.hpp"
 #include "serve/kv_view.hpp"
 #include "serve/prefix_store.hpp"
 #include "serve/scheduler_task.hpp"
@@ -96,6 +97,7 @@ struct SchedulerOptions {
   std::size_t turn = 0;                      ///< tokens, then one gives way to who waits; 0: only when it must
   std::string kv_folder{};                   ///< where they are kept from one run to the next; "": nowhere
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
+  ComputeTurn* compute_turn = nullptr;       ///< of several schedulers; outlives it
 };
 
 /// One that waits or is at work.
@@ -148,6 +150,11 @@ public:
   /// Changes the ledger's limit by `resize` between two steps. Where that throws because kept beginnings take too much,
   /// they leave memory. Throws what it throws. Thread-safe.
   void change_budget(Bytes budget, const std::function<void(Bytes)>& resize);
+  /// For another scheduler: takes memory that this one can do without for a while. Returns false when there is none.
+  /// REQUIRES: the caller has the turn (SchedulerOptions::compute_turn).
+  bool give_up_memory();
+  /// The same of kept beginnings alone.
+  bool give_up_kept(const char* why) { return wait_for_leaving() || shed_prefix(why); }
   /// Requests that are under way fail, and so will all others. What they answered to is let go.
   void stop();
 
@@ -157,6 +164,8 @@ private:
   using Time = std::chrono::steady_clock::time_point;
 
   void run();
+  void work(bool computes);
+  void fail_all(const std::string& why);
   void load_kept();
   void save_kept();
   void take_new();

@@ -45,7 +45,10 @@ Bytes Scheduler::free_bytes() const {
   const LedgerReport report = ledger_.report();
   if (report.limit == Ledger::kUnlimited) return Ledger::kUnlimited;
   const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
-  return free + model_.free_kv_bytes() + (model_.swap() ? model_.swap()->leaving_bytes() : 0);
+  // What is kept comes back from the disk as weights do: others keep theirs as long as there is some of it.
+  const bool from_others = options_.compute_turn && !prefixes_.next_to_leave();
+  const Bytes others = from_others ? options_.compute_turn->others_bytes() : 0;
+  return free + others + model_.free_kv_bytes() + (model_.swap() ? model_.swap()->leaving_bytes() : 0);
 }
 
 bool Scheduler::has_room(const Job& job, std::size_t held) const {

@@ -35,10 +35,11 @@ Json kv_forms(const KvUse& use, const std::string& kv) {
 }  // namespace
 
 void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
-  const SchedulerStats s = m.scheduler.stats();
+  const SchedulerStats s = stats_with(m);
   const LedgerReport l = m.ledger.report();
   const auto now = std::chrono::steady_clock::now();
-  Json memory = Json::object(), requests = Json::array(), events = Json::array(), kept = Json::array();
+  Json memory = Json::object(), requests = Json::array(), events = Json::array(), kept = Json::array(),
+       models = Json::array();
   for (std::size_t tag = 0; tag < kTagCount; ++tag)
     memory[std::string(tag_name(static_cast<Tag>(tag)))] = l.by_tag[tag];
   for (const RequestStatus& r : s.requests) {
@@ -62,8 +63,18 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
   Json energy;
   if (m.options.energy)
     if (const EnergyReport e = m.options.energy->report(); e.tokens > 0) energy = e.joules_per_token();
+  for (const ModelState& model : models_with(m))
+    models.push_back({{"name", model.name},
+                      {"state", model.state},
+                      {"weights", model.weights},
+                      {"weights_total", model.weights_all},
+                      {"kv", model.kv},
+                      {"switches", model.switches},
+                      {"switch_bytes", model.switch_bytes},
+                      {"switch_seconds", model.switch_seconds}});
   const bool limited = l.limit != Ledger::kUnlimited;
   reply->send({.body = dump({{"model", m.options.model},
+                             {"models", std::move(models)},
                              {"kv", m.model.kv_name()},
                              {"context", m.scheduler.context()},
                              {"budget", limited ? Json(l.limit) : Json()},

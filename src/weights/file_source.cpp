@@ -144,7 +144,7 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
     const Bytes taken = checked_add(used, other);
     return limit > taken ? limit - taken : 0;
   };
-  if (round_up(bytes_, kPage) <= room(most_spare)) {
+  if (!shares_ && round_up(bytes_, kPage) <= room(most_spare)) {
     plan.whole = true;
     plan.bands = PinnedBands::kBands;
     plan.pinned = round_up(bytes_, kPage);
@@ -158,10 +158,11 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
     least_experts = ExpertCache::least_bytes(sets);
     for (const ExpertSet& set : sets) all_experts += set.bytes() * set.parts[0]->weight.experts;
   }
-  if (!sets.empty() && dense + row_reader_bytes() + least_experts <= room(spare)) {
+  if ((shares_ || !sets.empty()) && dense + row_reader_bytes() + least_experts <= room(spare)) {
     plan.bands = PinnedBands::kBands;
     plan.pinned = dense;
-    plan.staging = ExpertCache::staging_bytes(sets, room(spare) - dense);
+    if (!sets.empty()) plan.staging = ExpertCache::staging_bytes(sets, room(spare) - dense);
+    if (shares_ && cache_) plan.staging = cache_->staging();  // with another one, no expert could stay
     plan.buffers = plan.staging + row_reader_bytes();
     plan.experts = std::min(all_experts, room(spare) - dense - plan.buffers);
   } else {
@@ -204,6 +205,7 @@ void FileSource::refit(Bytes spare, Bytes most_spare) {
 /// Gives up what `lying` has no room for, then takes what it has.
 void FileSource::settle(const WeightPlan& lying) {
   stop_streaming();
+  rests_ = false;
   whole_ = Buffer();
   if (lying.whole || (cache_ && cache_->staging() != lying.staging)) cache_.reset();
   if (cache_) cache_->set_capacity(std::min<Bytes>(lying.experts, cache_->bytes() - cache_->staging()));
@@ -215,7 +217,9 @@ void FileSource::settle(const WeightPlan& lying) {
   const bool some_seldom = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.seldom; });
   if (lying.bands < PinnedBands::kBands || some_seldom)
     start_streaming(lying.buffers - lying.staging - row_reader_bytes());
+  const Bytes missing = bands_.file_bytes(lying.bands);
   bands_.resize(lying.bands);
+  bytes_read_ += missing;
   if (read_ahead_) foresee_order();
   if (cache_) cache_->set_capacity(lying.experts);
   if (!cache_ && !sets_.empty())
@@ -283,6 +287,11 @@ void FileSource::stop_streaming() {
   buffer_bytes_ = 0;
 }
 
+void FileSource::rest() {
+  stop_streaming();
+  rests_ = true;
+}
+
 void FileSource::open_direct() {
   for (Entry& e : entries_) {
     StoredTensor& t = e.stored;
@@ -303,7 +312,7 @@ void FileSource::check_files() const {
 
 Bytes FileSource::give_back(Bytes wanted) {
   Bytes released = cache_ ? cache_->give_back(wanted) : 0;
-  while (released < wanted && bands_.count() > 0 && read_ahead_) {
+  while (released < wanted && bands_.count() > 0 && (read_ahead_ || rests_)) {
     const Bytes before = bands_.bytes();
     bands_.resize(bands_.count() - 1);
     released += before - bands_.bytes();

@@ -70,6 +70,12 @@ public:
   /// What a pack of these weights holds: all but those of which only rows are looked up.
   std::vector<PackUnit> pack_units() const;
   void set_expert_policy(std::string_view name) { policy_ = name; }
+  /// Others have weights in the same ledger: these are never in one piece, so that some of them can go at any time.
+  /// What they leave to others they leave to `stock` (base/page_stock.hpp; may be null). REQUIRES: before load().
+  void share_memory(PageStock* stock) {
+    shares_ = true;
+    bands_.use_stock(stock);
+  }
 
   /// What load() does within `limit` when `used` bytes of it are taken: `spare` bytes are left free; everything is in
   /// memory when even `most_spare` remain.
@@ -80,6 +86,12 @@ public:
   void load(Bytes spare, Bytes most_spare);
   /// The same again after the ledger's limit has changed: pins more, or less. REQUIRES: no slice is held.
   void refit(Bytes spare, Bytes most_spare);
+  /// Of a source that shares memory: gives up what slices are read into. Pinned weights stay, and no slice can be had
+  /// until refit(). REQUIRES: no slice is held.
+  void rest();
+  /// Lets weights go, until as many bytes are released or there are none. Returns how many were. REQUIRES: it rests, or
+  /// streams.
+  Bytes give_back(Bytes wanted);
   /// What load() and refit() have reserved, and experts since.
   Bytes memory_bytes() const { return pinned_bytes() + buffer_bytes_ + (cache_ ? cache_->bytes() : 0); }
 
@@ -97,6 +109,8 @@ public:
   /// Throws IoError when a file that weights are read from is not what it was.
   void check_files() const;
 
+  /// Of the files: pinned weights that were read so far.
+  Bytes bytes_pinned() const { return bytes_read_; }
   /// Bytes of all weights, and of those that are pinned.
   Bytes total_bytes() const { return bytes_; }
   Bytes pinned_bytes() const;
@@ -137,7 +151,6 @@ private:
   FileRange extent_of(const Entry& entry, std::size_t begin, std::size_t end) const;
   /// Where groups lie in memory; null when they do not.
   const std::byte* find(const Entry& entry, std::size_t begin, std::size_t end) const;
-  Bytes give_back(Bytes wanted);
   /// Memory for a packed slice; waits until some is free.
   std::shared_ptr<std::byte> take_slot();
 
@@ -145,6 +158,8 @@ private:
   ThreadPool& pool_;
   std::size_t step_;
   std::string policy_{kDefaultExpertPolicy};
+  bool shares_ = false, rests_ = false;
+  Bytes bytes_read_ = 0;
   std::vector<Entry> entries_;
   std::vector<std::vector<std::uint32_t>> sets_;  ///< of experts: entries
   Bytes bytes_ = 0;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "weights/bulk_read.hpp"
+
 namespace snug {
 
 namespace {
@@ -30,50 +32,96 @@ Bytes PinnedBands::band_bytes(std::size_t band) const {
   return round_up(size, kDirectBlock);
 }
 
-void PinnedBands::pin(std::size_t number) {
-  Band band{Buffer(ledger_, Tag::weights, band_bytes(number)), {}};
-  Bytes size = 0;
-  std::size_t raw = 0;
-  for (const StoredTensor* t : tensors_) {
-    band.offset.push_back(size);
-    if (!t) continue;
-    size += round_up((pinned_groups(*t, number + 1) - pinned_groups(*t, number)) * t->group_bytes(), kAlign);
-    raw = std::max(raw, step_ * t->file_group_bytes());
-  }
-  std::vector<std::vector<std::byte>> scratch(pool_.size());
-  pool_.parallel_for(tensors_.size(), 1, [&](std::size_t from, std::size_t to, unsigned worker) {
-    scratch[worker].resize(raw);
-    for (std::size_t i = from; i < to; ++i) {
-      if (!tensors_[i]) continue;
-      const StoredTensor& t = *tensors_[i];
-      const std::size_t end = pinned_groups(t, number + 1);
-      std::byte* out = band.memory.data() + band.offset[i];
-      for (std::size_t g = pinned_groups(t, number); g < end; g += step_, out += step_ * t.group_bytes())
-        t.read_groups(g, std::min(end, g + step_), scratch[worker].data(), out);
+void PinnedBands::lay_out() {
+  if (!bands_.empty()) return;
+  Bytes begin = 0;
+  for (std::size_t number = 0; number < kBands; ++number) {
+    Band& band = bands_.emplace_back();
+    band.begin = begin;
+    Bytes size = 0;
+    for (const StoredTensor* t : tensors_) {
+      band.offset.push_back(size);
+      if (t) size += round_up((pinned_groups(*t, number + 1) - pinned_groups(*t, number)) * t->group_bytes(), kAlign);
     }
-  });
-  bands_.push_back(std::move(band));
+    begin += band_bytes(number);
+  }
+  memory_ = GrowingBuffer(ledger_, Tag::weights, begin, stock_);
 }
 
 void PinnedBands::resize(std::size_t bands) {
-  while (bands_.size() > bands) bands_.pop_back();
-  while (bands_.size() < bands) pin(bands_.size());
+  if (bands == count_) return;
+  lay_out();
+  const std::size_t before = count_;
+  const Bytes size = bands < kBands ? bands_[bands].begin : bands_.back().begin + band_bytes(kBands - 1);
+  memory_.resize(size);
+  count_ = bands;
+  if (bands < before) return;
+  try {
+    fill(before);
+  } catch (...) {
+    count_ = before;
+    memory_.resize(bands_[before].begin);
+    throw;
+  }
 }
 
-Bytes PinnedBands::bytes() const {
-  Bytes total = 0;
-  for (const Band& band : bands_) total += band.memory.size();
-  return total;
+void PinnedBands::fill(std::size_t first) {
+  struct Piece {
+    std::size_t tensor, begin, end;  // groups over all experts
+  };
+  std::vector<Piece> pieces;
+  std::vector<FileRange> ranges;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (!tensors_[i]) continue;
+    const StoredTensor& t = *tensors_[i];
+    const std::size_t end = pinned_groups(t, count_),
+                      most = std::max<std::size_t>(1, kBulkBytes / t.file_group_bytes());
+    for (std::size_t g = pinned_groups(t, first); g < end;) {
+      // Groups of one expert are consecutive in the file.
+      const std::size_t last = std::min({end, g + most, (g / t.weight.groups() + 1) * t.weight.groups()});
+      pieces.push_back({i, g, last});
+      ranges.push_back(t.range_of(g, last));
+      g = last;
+    }
+  }
+  read_in_bulk(ledger_, pool_, ranges, [&](std::size_t index, std::span<const std::byte> stored) {
+    const Piece& piece = pieces[index];
+    const StoredTensor& t = *tensors_[piece.tensor];
+    for (std::size_t g = piece.begin; g < piece.end;) {
+      const std::size_t band = band_of(t, g), end = std::min(piece.end, pinned_groups(t, band + 1));
+      const std::size_t size = t.range_of(g, end).size;
+      t.pack(stored.first(size), place_of(piece.tensor, band, g));
+      stored = stored.subspan(size);
+      g = end;
+    }
+  });
+}
+
+Bytes PinnedBands::file_bytes(std::size_t bands) const {
+  Bytes bytes = 0;
+  for (const StoredTensor* t : tensors_)
+    if (t && bands > count_) bytes += (pinned_groups(*t, bands) - pinned_groups(*t, count_)) * t->file_group_bytes();
+  return bytes;
+}
+
+std::size_t PinnedBands::band_of(const StoredTensor& tensor, std::size_t group) const {
+  std::size_t band = group * kBands / tensor.all_groups();
+  while (pinned_groups(tensor, band) > group) --band;
+  while (pinned_groups(tensor, band + 1) <= group) ++band;
+  return band;
+}
+
+std::byte* PinnedBands::place_of(std::size_t tensor, std::size_t band, std::size_t group) const {
+  const StoredTensor& t = *tensors_[tensor];
+  return memory_.data() + bands_[band].begin + bands_[band].offset[tensor] +
+         (group - pinned_groups(t, band)) * t.group_bytes();
 }
 
 const std::byte* PinnedBands::find(std::size_t tensor, std::size_t begin, std::size_t end) const {
-  if (!tensors_[tensor] || bands_.empty()) return nullptr;
-  const StoredTensor& t = *tensors_[tensor];
-  std::size_t band = begin * kBands / t.all_groups();
-  while (pinned_groups(t, band) > begin) --band;
-  while (pinned_groups(t, band + 1) <= begin) ++band;
-  if (band >= bands_.size() || end > pinned_groups(t, band + 1)) return nullptr;
-  return bands_[band].memory.data() + bands_[band].offset[tensor] + (begin - pinned_groups(t, band)) * t.group_bytes();
+  if (!tensors_[tensor] || count_ == 0) return nullptr;
+  const std::size_t band = band_of(*tensors_[tensor], begin);
+  if (band >= count_ || end > pinned_groups(*tensors_[tensor], band + 1)) return nullptr;
+  return place_of(tensor, band, begin);
 }
 
 }  // namespace snug

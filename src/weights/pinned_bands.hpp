@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "base/buffer.hpp"
+#include "base/growing_buffer.hpp"
 #include "base/thread_pool.hpp"
 #include "weights/stored_tensor.hpp"
 
@@ -22,11 +22,16 @@ public:
   void set_tensors(std::vector<const StoredTensor*> tensors);
   /// Memory that a band takes.
   Bytes band_bytes(std::size_t band) const;
-  /// Reads bands, or gives them back, until there are `bands`. Throws IoError, OutOfBudget.
+  /// Memory that bands give back goes there for a while, and comes from there; it outlives this. REQUIRES: no bands
+  /// yet.
+  void use_stock(PageStock* stock) { stock_ = stock; }
+  /// Reads bands, or gives them back, until there are `bands`. Throws IoError, OutOfBudget: nothing has changed then.
   void resize(std::size_t bands);
 
-  std::size_t count() const { return bands_.size(); }
-  Bytes bytes() const;
+  std::size_t count() const { return count_; }
+  Bytes bytes() const { return memory_.size(); }
+  /// Of the files: what resize() would read to have `bands`.
+  Bytes file_bytes(std::size_t bands) const;
   /// First group (over all experts) of a tensor that is not in memory when `bands` are.
   std::size_t pinned_groups(const StoredTensor& tensor, std::size_t bands) const;
   /// Where groups [begin, end) of a tensor lie; null when they are not, or not all in one band.
@@ -34,16 +39,24 @@ public:
 
 private:
   struct Band {
-    Buffer memory;
-    std::vector<std::size_t> offset;  ///< of each tensor
+    Bytes begin = 0;                  ///< in memory_
+    std::vector<std::size_t> offset;  ///< of each tensor, from there
   };
-  void pin(std::size_t band);
+  void lay_out();
+  /// Reads the bands from `first` on.
+  void fill(std::size_t first);
+  /// Which band has this group.
+  std::size_t band_of(const StoredTensor& tensor, std::size_t group) const;
+  std::byte* place_of(std::size_t tensor, std::size_t band, std::size_t group) const;
 
   Ledger& ledger_;
   ThreadPool& pool_;
   std::size_t step_;
   std::vector<const StoredTensor*> tensors_;
-  std::vector<Band> bands_;
+  PageStock* stock_ = nullptr;
+  std::vector<Band> bands_;  ///< all of them, once some are wanted
+  GrowingBuffer memory_;     ///< the first `count_` of them, one after the other
+  std::size_t count_ = 0;
 };
 
 }  // namespace snug
