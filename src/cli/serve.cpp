@@ -14,6 +14,7 @@
 #include "cli/config_file.hpp"
 #include "cli/control.hpp"
 #include "cli/engine.hpp"
+#include "cli/redis_options.hpp"
 #include "serve/api.hpp"
 #include "serve/front.hpp"
 #include "serve/http_server.hpp"
@@ -31,6 +32,7 @@ struct Options {
   std::string swap = "4GiB", evict = "least-cost";
   bool swap_pages = false;
   KvSwapOptions swap_options;
+  RedisOptions redis;
   FrontOptions front;
   SchedulerOptions scheduler;
   HttpLimits limits;
@@ -60,6 +62,8 @@ std::string name_of(const std::string& model) {
 
 void serve(Options& o, const CLI::App& command) {
   if (o.engine.model.empty()) fail<UsageError>("MODEL is required (see snug serve --help)");
+  o.scheduler.shared = shared_prefixes(o.redis);
+  o.api.responses->share(shared_responses(o.redis));
   // Before any thread starts, so that only sigwait() sees them.
   sigset_t ends;
   sigemptyset(&ends);
@@ -169,6 +173,7 @@ void add_serve(CLI::App& app) {
   add_option(*command, "--max-per-key", o.scheduler.max_of_owner, "requests of a key under way; 0: any number")
       ->capture_default_str();
   add_option(*command, "--kv-dir", o.scheduler.kv_folder, "folder where they are kept from one run to the next");
+  add_redis_options(*command, o.redis);
   add_option(*command, "--sessions", o.api.sessions_folder, "folder where requests may save sessions");
   add_option(*command, "--cors", o.front.origins,
              "origin whose web pages may ask, as https://example.org, or * (may be given several times)");
@@ -186,7 +191,9 @@ void add_serve(CLI::App& app) {
       "Examples:\n  snug serve qwen2.5-coder-0.5b --memory 2GiB\n"
       "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "
       "\"Hello\"}]}'\n"
-      "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0");
+      "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0\n"
+      "  SNUG_REDIS_PASSWORD=secret snug serve qwen2.5-coder-0.5b --redis 10.0.0.5:6379   (each replica; "
+      "docs/scale-out.md)");
   command->get_option("MODEL")->required(false);
   add_config_option(*command);
   command->callback([options, command] { serve(*options, *command); });

@@ -176,19 +176,25 @@ void Scheduler::save_kept() {
 
 void Scheduler::run() {
   if (!options_.kv_folder.empty()) load_kept();
+  start_sharing();
   while (true) {
     publish();
     if (idle() && model_.swap())
       while (model_.swap()->wait()) model_.swap()->collect();
     {
       std::unique_lock lock(mutex_);
+      const auto something = [this] {
+        return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty() ||
+               shared_ready();
+      };
       if (idle())
-        wake_.wait(lock, [this] {
-          return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty();
-        });
+        wake_.wait(lock, something);
+      else if (const auto until = rest_until())
+        wake_.wait_until(lock, *until, something);
       if (stop_) break;
     }
     take_new();
+    work_on_shared();
     check_deadlines();
     admit();
     look_ahead();
@@ -200,6 +206,7 @@ void Scheduler::run() {
     while (!jobs->empty()) finish(JobPtr(jobs->front()), {}, "the server stops");
   while (!waiting_.empty()) finish(JobPtr(waiting_.front()), {}, "the server stops");
   fail_tasks("the server stops");
+  if (options_.shared) options_.shared->stop();
   if (!options_.kv_folder.empty()) save_kept();
 }
 
@@ -256,6 +263,7 @@ void Scheduler::note_left(std::string_view kind, std::size_t tokens, std::string
 }
 
 void Scheduler::keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+  if (options_.shared) options_.shared->offer(tokens);
   if (const std::size_t gone = prefixes_.add(std::move(tokens), std::move(sequence)); gone > 0)
     note_left("evicted", gone, fmt::format("at most {} are kept", options_.max_prefixes));
 }
