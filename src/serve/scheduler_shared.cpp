@@ -15,11 +15,7 @@ void Scheduler::start_sharing() {
     }
     wake_.notify_one();
   };
-  try {
-    options_.shared->start(model_, ledger_, context_, wake, [this](const std::string& what) { note("shared", what); });
-  } catch (const Error& e) {
-    note("shared", fmt::format("nothing is shared through Redis: {}", e.what()));
-  }
+  options_.shared->start(model_, ledger_, context_, wake, [this](const std::string& what) { note("shared", what); });
 }
 
 void Scheduler::work_on_shared() {

@@ -110,7 +110,9 @@ void SharedEntries::check() {
 }
 
 std::string SharedEntries::key(char kind, std::span<const std::byte> name) const {
-  std::string result = base_ + kind + ':';
+  std::string result = base_;
+  result += kind;
+  result += ':';
   for (const std::byte b : name) result += fmt::format("{:02x}", static_cast<unsigned>(b));
   return result;
 }

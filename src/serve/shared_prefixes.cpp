@@ -91,12 +91,16 @@ SharedPrefixes::~SharedPrefixes() {
 
 void SharedPrefixes::start(Model& model, Ledger& ledger, std::size_t context, std::function<void()> wake,
                            std::function<void(const std::string&)> note) {
-  in_flight_ = ledger.reserve(Tag::scratch, kInFlight);
   model_ = &model;
   context_ = context;
   wake_scheduler_ = std::move(wake);
   note_ = std::move(note);
-  entries_ = std::make_unique<SharedEntries>(*link_, options_.limits, model.kv_identity());
+  try {
+    in_flight_ = ledger.reserve(Tag::scratch, kInFlight);
+    entries_ = std::make_unique<SharedEntries>(*link_, options_.limits, model.kv_identity());
+  } catch (const Error& e) {
+    return report(fmt::format("nothing is shared through Redis: {}", e.what()));
+  }
   thread_ = std::thread([this] { run(); });
 }
 

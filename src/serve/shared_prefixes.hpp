@@ -55,8 +55,8 @@ public:
   SharedStats stats() const;  ///< thread-safe
 
   // What follows is the scheduler's, and of its thread.
-  /// `wake` is called (on another thread) when ready() has become true; `note` with what is worth an event. Throws
-  /// OutOfBudget: a little is needed for what is on its way.
+  /// `wake` is called (on another thread) when ready() has become true; `note` with what is worth an event, also that
+  /// there is no room for what is on its way: then nothing is shared.
   void start(Model& model, Ledger& ledger, std::size_t context, std::function<void()> wake,
              std::function<void(const std::string&)> note);
   /// Waits for the end of what is being said, and lets go of all sequences.

@@ -61,9 +61,13 @@ class RedisTest(ServeTest):
         self.addCleanup(redis.kill)
         return redis
 
+    def setUp(self):
+        super().setUp()
+        self.model = self.write("model.gguf", self.model_bytes)
+
     def replica(self, address, *options, **environment):
         """The port of a new server."""
-        command = [SNUG, "serve", self.write("model.gguf", self.model_bytes), "--port", "0", "--template", "chatml"]
+        command = [SNUG, "serve", self.model, "--port", "0", "--template", "chatml"]
         command += ["--redis", address] if address else []
         server = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment)
 
@@ -89,7 +93,7 @@ class RedisTest(ServeTest):
     def wait_for(self, port, name, least=1):
         end = time.time() + PATIENCE
         while self.counts(port)[name] < least:
-            self.assertLess(time.time(), end, f"{name}: {self.counts(port)}")
+            self.assertLess(time.time(), end, f"{name}: {self.counts(port)} {self.ask('/snug/status')[1]['events']}")
             time.sleep(0.02)
 
     def until_shared(self, first, second):
@@ -213,14 +217,13 @@ class RedisTest(ServeTest):
         self.wait_for(first, "published")
         for port in (second, third):
             self.assertEqual(self.complete(port, TEXT)[0], answer)
-            self.assertEqual(self.counts(port)["hits"], 1)
+            self.assertEqual(self.counts(port)["hits"], 1, f"{port} {self.counts(port)} {self.ask('/snug/status')[1]['events']}")
         self.assertEqual(self.complete(wrong, TEXT)[0], answer)
         self.assertGreater(self.counts(wrong)["errors"], 0)
 
     def test_addresses_that_are_none(self):
-        model = self.write("model.gguf", self.model_bytes)
         for address, words in (("cache:0", "port"), ("rediss://cache", "TLS"), ("redis://cache/x", "database")):
-            self.assert_fails(self.snug("serve", model, "--redis", address), words, code=2)
+            self.assert_fails(self.snug("serve", self.model, "--redis", address), words, code=2)
 
 
 main()

@@ -36,14 +36,19 @@ struct Kind {
   std::uint32_t layers = 2;
 };
 
+SharedOptions options_of(std::chrono::milliseconds wait) {
+  SharedOptions options;
+  options.wait = wait;
+  return options;
+}
+
 /// A server of its own. Without a Redis it shares nothing.
 struct Replica {
   explicit Replica(FakeRedis* redis, Kind kind = {}, std::chrono::milliseconds wait = 60s,
                    Bytes spare = Ledger::kUnlimited)
       : engine({.layers = kind.layers, .context = 1024, .hybrid = kind.hybrid}, {.max_rows = 64, .context = 1024}, 2,
                kind.kv) {
-    if (redis)
-      shared = std::make_shared<SharedPrefixes>(std::make_unique<FakeLink>(*redis), SharedOptions{.wait = wait});
+    if (redis) shared = std::make_shared<SharedPrefixes>(std::make_unique<FakeLink>(*redis), options_of(wait));
     if (spare != Ledger::kUnlimited) engine.ledger.set_limit(engine.ledger.report().used + spare);
     scheduler =
         std::make_unique<Scheduler>(engine.model, engine.ledger, SchedulerOptions{.context = 1024, .shared = shared});
