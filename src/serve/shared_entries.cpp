@@ -230,7 +230,8 @@ bool SharedEntries::make_room(std::size_t values) {
   const auto most = static_cast<std::int64_t>(limits_.most / kKvPartBytes), wanted = static_cast<std::int64_t>(values);
   if (wanted > most) return false;
   // What has expired takes no room.
-  const auto replies = run({{"ZREMRANGEBYSCORE", set, "-inf", "(" + now_text(limits_.ttl)}, {"ZCARD", set}});
+  const auto replies =
+      run({{"ZREMRANGEBYSCORE", set, "-inf", fmt::format("({}", now_text(limits_.ttl))}, {"ZCARD", set}});
   for (std::int64_t excess = replies.at(1).integer + wanted - most; excess > 0;) {
     const RedisReply oldest = run({{"ZPOPMIN", set, std::to_string(std::min<std::int64_t>(excess, 256))}}).front();
     RedisCommand remove{"UNLINK"};
