@@ -17,6 +17,7 @@ run: build
 
 test: PRESET = ci
 test: build
+	tools/bootstrap.sh --test
 	ctest --test-dir $(BUILD) --output-on-failure
 
 # The sanitizers and the aarch64 kernels (under qemu-user) as well.

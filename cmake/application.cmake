@@ -4,6 +4,7 @@ find_package(OpenSSL REQUIRED)
 find_package(Boost REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 
 include(cmake/rust.cmake)
@@ -21,7 +22,8 @@ snug_room(model ROOMS base kernels format text weights kv)
 snug_room(generate ROOMS base model text LINKS nlohmann_json::nlohmann_json)
 snug_room(measure ROOMS base model text generate LINKS nlohmann_json::nlohmann_json)
 snug_room(plan ROOMS base kernels format weights model measure LINKS nlohmann_json::nlohmann_json)
-snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers OpenSSL::Crypto)
+snug_room(serve ROOMS base model text generate LINKS nlohmann_json::nlohmann_json Boost::headers OpenSSL::Crypto
+          PkgConfig::XXHASH PkgConfig::HIREDIS)
 # The page as it was built by `make web`.
 file(GLOB web_dist CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/web/dist/*)
 add_custom_command(
@@ -83,7 +85,7 @@ snug_warnings(fail_reads)
 set(tiny_model ${PROJECT_BINARY_DIR}/tiny.gguf)
 add_test(NAME tiny_model COMMAND write_tiny_model ${tiny_model})
 set_tests_properties(tiny_model PROPERTIES FIXTURES_SETUP tiny_model)
-foreach(test bad_input batch calibrate kv_session models pack pressure pull serve serve_api serve_hostile sparse)
+foreach(test bad_input batch calibrate kv_session models pack pressure pull redis serve serve_api serve_hostile sparse)
   add_test(NAME cli_${test} COMMAND python3 ${PROJECT_SOURCE_DIR}/tests/cli/${test}_test.py
            $<TARGET_FILE:snug> ${tiny_model} $<TARGET_FILE:fail_reads>)
   set_tests_properties(cli_${test} PROPERTIES FIXTURES_REQUIRED tiny_model)

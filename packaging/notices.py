@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 # Header-only, or static where SNUG_STATIC is on. Boost's licence asks for no notice beside a binary.
-DEBIAN = ("libbsd-dev", "libcli11-dev", "libedit-dev", "libfmt-dev", "libmd-dev", "libncurses-dev", "libpcre2-dev",
-          "libspdlog-dev", "libssl-dev", "liburing-dev", "libxxhash-dev", "nlohmann-json3-dev", "zlib1g-dev")
+DEBIAN = ("libbsd-dev", "libcli11-dev", "libedit-dev", "libfmt-dev", "libhiredis-dev", "libmd-dev", "libncurses-dev",
+          "libpcre2-dev", "libspdlog-dev", "libssl-dev", "liburing-dev", "libxxhash-dev", "nlohmann-json3-dev", "zlib1g-dev")
 # Of the page in web/; DOMPurify's notice stands in the page itself.
 PAGE = """marked
 Copyright (c) 2018+, MarkedJS (https://github.com/markedjs/)

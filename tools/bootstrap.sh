@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing, and nothing else. `--package` adds those that make packages, `--dev` also
-# those of the formatter, the cross build and the tests of packages.
+# Installs the Debian packages that are missing, and nothing else. `--test` adds what tests talk to, `--package` those that make
+# packages, `--dev` both and those of the formatter, the cross build and the tests of packages.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config ccache libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libgtest-dev
-  libbenchmark-dev libboost-dev libpcre2-dev libcurl4-openssl-dev libssl-dev libedit-dev libxxhash-dev liburing-dev python3 python3-pip)
+  libbenchmark-dev libboost-dev libpcre2-dev libcurl4-openssl-dev libssl-dev libedit-dev libxxhash-dev liburing-dev
+  libhiredis-dev python3 python3-pip)
 command -v cargo >/dev/null || packages+=(cargo-web rustc-web)
+case "${1:-}" in --test | --dev) packages+=(redis-server) ;; esac
 case "${1:-}" in
   --package | --dev) packages+=(dpkg-dev python3-wheel zlib1g-dev) ;;
 esac

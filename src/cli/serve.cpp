@@ -15,6 +15,7 @@
 #include "cli/control.hpp"
 #include "cli/engine.hpp"
 #include "cli/model_store.hpp"
+#include "cli/redis_options.hpp"
 #include "serve/api.hpp"
 #include "serve/front.hpp"
 #include "serve/http_server.hpp"
@@ -35,6 +36,7 @@ struct Options {
   std::string swap = "4GiB", evict = "least-cost";
   bool swap_pages = false;
   KvSwapOptions swap_options;
+  RedisOptions redis;
   FrontOptions front;
   SchedulerOptions scheduler;
   HttpLimits limits;
@@ -129,6 +131,7 @@ void serve_one(Options& o, const CLI::App& command, Door& door) {
 
 void serve_several(Options& o, const CLI::App& command, Door& door) {
   if (!o.name.empty()) fail<UsageError>("--name is for one model: several are called as they are given");
+  if (!o.redis.address.empty()) fail<UsageError>("--redis is for one model so far");
   const MemoryInfo before = memory_info();
   std::vector<HousePlace> places{{name_of(o.engine.model), find_or_fetch_model(o.engine.model)}};
   for (const std::string& model : o.more) places.push_back({name_of(model), find_or_fetch_model(model)});
@@ -173,6 +176,8 @@ void serve_several(Options& o, const CLI::App& command, Door& door) {
 
 void serve(Options& o, const CLI::App& command) {
   if (o.engine.model.empty()) fail<UsageError>("MODEL is required (see snug serve --help)");
+  o.scheduler.shared = shared_prefixes(o.redis);
+  o.api.responses->share(shared_responses(o.redis));
   // Before any thread starts, so that only sigwait() sees them.
   sigset_t ends;
   sigemptyset(&ends);
@@ -243,6 +248,7 @@ void add_serve(CLI::App& app) {
   add_option(*command, "--max-per-key", o.scheduler.max_of_owner, "requests of a key under way; 0: any number")
       ->capture_default_str();
   add_option(*command, "--kv-dir", o.scheduler.kv_folder, "folder where they are kept from one run to the next");
+  add_redis_options(*command, o.redis);
   add_option(*command, "--sessions", o.api.sessions_folder, "folder where requests may save sessions");
   add_option(*command, "--cors", o.front.origins,
              "origin whose web pages may ask, as https://example.org, or * (may be given several times)");
@@ -261,7 +267,9 @@ void add_serve(CLI::App& app) {
       "  snug serve qwen2.5-coder-0.5b smollm2-135m gemma3-270m --memory 600MiB\n"
       "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "
       "\"Hello\"}]}'\n"
-      "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0");
+      "  SNUG_API_KEY=secret snug serve smollm2-135m --host 0.0.0.0\n"
+      "  SNUG_REDIS_PASSWORD=secret snug serve qwen2.5-coder-0.5b --redis 10.0.0.5:6379   (each replica; "
+      "docs/scale-out.md)");
   command->get_option("MODEL")->required(false);
   add_config_option(*command);
   command->callback([options, command] { serve(*options, *command); });

@@ -127,6 +127,8 @@ public:
   /// Adds its pages in memory.
   void add_pages(std::vector<HeldPage>& to) const;
 
+  /// Whether any page has left memory.
+  bool on_disk() const;
   KvHeld held(std::size_t layer) const;
   /// Calls f(std::span<std::byte>) with each page of held(): those in bf16, those that are coded, those that are cold.
   void each_page(std::size_t layer, const std::function<void(std::span<std::byte>)>& f) const;

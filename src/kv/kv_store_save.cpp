@@ -7,6 +7,12 @@
 
 namespace snug {
 
+bool KvStore::on_disk() const {
+  for (std::size_t layer = 0; layer < pages_.size(); ++layer)
+    if (spilled_pages(layer) > 0) return true;
+  return swapped();
+}
+
 KvHeld KvStore::held(std::size_t layer) const {
   const auto first = [](const std::vector<PageRef>& list, std::size_t begin, std::size_t end) {
     while (begin < end && !list[begin]) ++begin;

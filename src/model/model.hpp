@@ -144,6 +144,14 @@ public:
   /// FormatError: of another model, kept another way, or damaged; OutOfBudget.
   virtual std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
                                                   std::vector<TokenId>& tokens) = 0;
+  /// The same of what need not have come whole yet: all but the pages, which the caller fills with what follows
+  /// (KvFile::prepare).
+  virtual std::unique_ptr<Sequence> receive(const KvFile& head, std::size_t max_tokens,
+                                            std::vector<std::span<std::byte>>& pages) = 0;
+  /// What save() would write, for as long as the sequence stays as it is; null: parts of it have left memory.
+  virtual std::unique_ptr<KvImage> image(const Sequence& sequence, std::span<const TokenId> tokens) const = 0;
+  /// Those who give the same compute the same KV to the bit, and can read what the other wrote.
+  virtual std::uint64_t kv_identity() const = 0;
   /// Of all sequences.
   virtual KvUse kv_use() const = 0;
   /// Of the KvFormat.

@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "base/memory_info.hpp"
 #include "format/fingerprint.hpp"
+#include "format/hash.hpp"
 #include "model/rope.hpp"
 
 namespace snug {
@@ -102,10 +103,11 @@ std::size_t TransformerSequence::truncate(std::size_t length) {
   return length_;
 }
 
-void TransformerSequence::load(const KvFile& file, std::uint64_t model) {
-  file.load(model, *kv, recurrent ? recurrent->bytes() : std::span<std::byte>());
+std::vector<std::span<std::byte>> TransformerSequence::prepare(const KvFile& file, std::uint64_t model) {
+  auto pages = file.prepare(model, *kv, recurrent ? recurrent->bytes() : std::span<std::byte>());
   length_ = file.tokens().size();
   last_start_ = 0;
+  return pages;
 }
 
 void TransformerSequence::advance(std::size_t tokens) {
@@ -351,15 +353,44 @@ void Transformer::save(const Sequence& sequence, std::span<const TokenId> tokens
 std::unique_ptr<Sequence> Transformer::load_sequence(const std::string& path, std::size_t max_tokens,
                                                      std::vector<TokenId>& tokens) {
   const KvFile file = KvFile::open(path);
-  if (file.tokens().size() > max_tokens)
-    fail("{}: its {} tokens do not fit into the context of {}", path, file.tokens().size(), max_tokens);
-  for (const TokenId token : file.tokens())
+  std::vector<std::span<std::byte>> pages;
+  auto sequence = receive(file, max_tokens, pages);
+  file.fill(pages);
+  tokens = file.tokens();
+  return sequence;
+}
+
+std::unique_ptr<Sequence> Transformer::receive(const KvFile& head, std::size_t max_tokens,
+                                               std::vector<std::span<std::byte>>& pages) {
+  const std::string& path = head.path();
+  if (head.tokens().size() > max_tokens)
+    fail("{}: its {} tokens do not fit into the context of {}", path, head.tokens().size(), max_tokens);
+  for (const TokenId token : head.tokens())
     if (token < 0 || static_cast<std::uint32_t>(token) >= config_.vocab_size)
       fail<FormatError>("{}: token {} is outside the vocabulary", path, token);
   auto sequence = std::make_unique<TransformerSequence>(ledger_, *pools_, config_, max_tokens, options_.max_rows);
-  sequence->load(file, fingerprint());
-  tokens = file.tokens();
+  pages = sequence->prepare(head, fingerprint());
   return sequence;
+}
+
+std::unique_ptr<KvImage> Transformer::image(const Sequence& sequence, std::span<const TokenId> tokens) const {
+  const auto& s = static_cast<const TransformerSequence&>(sequence);
+  assert(tokens.size() == s.length());
+  if (s.kv->on_disk()) return nullptr;
+  return std::make_unique<KvImage>(fingerprint(), tokens, *s.kv,
+                                   s.recurrent ? s.recurrent->bytes() : std::span<const std::byte>());
+}
+
+std::uint64_t Transformer::kv_identity() const {
+  Hash hash;
+  hash.add_value(kKvFileVersion);
+  hash.add_value(fingerprint());
+  hash.add_value(pools_->format().learned);
+  for (const std::string_view name : {std::string_view(kv_name()), kernels().name}) {
+    hash.add_value(name.size());
+    hash.add(std::as_bytes(std::span(name)));
+  }
+  return hash.value();
 }
 
 bool Transformer::saved_here(const KvFile& file) const {

@@ -32,8 +32,8 @@ public:
   void add_pages(std::vector<HeldPage>& to) const override { kv->add_pages(to); }
 
   void advance(std::size_t tokens);
-  /// Of what a file holds; throws as KvFile::load. REQUIRES: empty.
-  void load(const KvFile& file, std::uint64_t model);
+  /// KvFile::prepare(). REQUIRES: empty.
+  std::vector<std::span<std::byte>> prepare(const KvFile& file, std::uint64_t model);
   std::unique_ptr<KvStore> kv;
   std::unique_ptr<RecurrentState> recurrent;  ///< of hybrid models
 
@@ -67,6 +67,10 @@ public:
   void save(const Sequence& sequence, std::span<const TokenId> tokens, const std::string& path) const override;
   std::unique_ptr<Sequence> load_sequence(const std::string& path, std::size_t max_tokens,
                                           std::vector<TokenId>& tokens) override;
+  std::unique_ptr<Sequence> receive(const KvFile& head, std::size_t max_tokens,
+                                    std::vector<std::span<std::byte>>& pages) override;
+  std::unique_ptr<KvImage> image(const Sequence& sequence, std::span<const TokenId> tokens) const override;
+  std::uint64_t kv_identity() const override;
   KvUse kv_use() const override { return pools_->use(); }
   const std::string& kv_name() const override { return pools_->format().name; }
   bool saved_here(const KvFile& file) const override;

@@ -53,6 +53,19 @@ void metrics(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> repl
   add("cached_tokens_total", "counter", "Tokens of prompts that were there already.", s.cached_tokens);
   add("generated_tokens_total", "counter", "Tokens that were generated.", s.generated_tokens);
   add("busy_seconds_total", "counter", "Time in the model.", s.busy_seconds);
+  if (const SharedPrefixes* shared = m.scheduler.shared()) {
+    const SharedStats r = shared->stats();
+    add("redis_hits_total", "counter", "Requests that found what other replicas had read.", r.hits);
+    add("redis_misses_total", "counter", "Requests that asked Redis in vain.", r.misses);
+    add("redis_late_total", "counter", "Of them, those for which Redis took too long.", r.late);
+    add("redis_refused_total", "counter", "Entries that were damaged, not whole or foreign.", r.refused);
+    add("redis_published_total", "counter", "Sequences that were shared.", r.published);
+    add("redis_dropped_total", "counter", "Sequences that were not: memory was needed, or newer ones came.", r.dropped);
+    add("redis_received_bytes_total", "counter", "Bytes of sequences from Redis.", r.received);
+    add("redis_sent_bytes_total", "counter", "Bytes of sequences to Redis.", r.sent);
+    add("redis_errors_total", "counter", "Times that Redis did not answer, or refused.", r.errors);
+    add("redis_circuit_open", "gauge", "1 while Redis is left alone after an error.", r.open ? 1 : 0);
+  }
   if (m.options.energy) {
     const EnergyReport e = m.options.energy->report();
     add("energy_joules_total", "counter", "Estimated energy of the processor while the model was at work.", e.joules);

@@ -3,7 +3,12 @@
 namespace snug {
 
 void ResponseStore::put(const std::string& id, const std::string& owner, std::string conversation) {
-  Entry entry{id, owner, std::move(conversation)};
+  if (shared_) shared_->put(id, owner, conversation);
+  keep({id, owner, std::move(conversation)});
+}
+
+void ResponseStore::keep(Entry entry) {
+  const std::string id = entry.id;
   const std::lock_guard lock(mutex_);
   if (entry.bytes() > most_bytes_ || by_id_.contains(id)) return;
   bytes_ += entry.bytes();
@@ -17,11 +22,17 @@ void ResponseStore::put(const std::string& id, const std::string& owner, std::st
 }
 
 std::optional<std::string> ResponseStore::get(const std::string& id, const std::string& owner) {
-  const std::lock_guard lock(mutex_);
-  const auto found = by_id_.find(id);
-  if (found == by_id_.end() || found->second->owner != owner) return {};
-  entries_.splice(entries_.begin(), entries_, found->second);
-  return found->second->conversation;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = by_id_.find(id); found != by_id_.end()) {
+      if (found->second->owner != owner) return {};
+      entries_.splice(entries_.begin(), entries_, found->second);
+      return found->second->conversation;
+    }
+  }
+  auto theirs = shared_ ? shared_->get(id, owner) : std::nullopt;
+  if (theirs) keep({id, owner, *theirs});
+  return theirs;
 }
 
 std::size_t ResponseStore::size() const {

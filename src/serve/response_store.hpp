@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/units.hpp"
+#include "serve/shared_responses.hpp"
 
 namespace snug {
 
@@ -21,12 +22,17 @@ public:
   void put(const std::string& id, const std::string& owner, std::string conversation);
   std::optional<std::string> get(const std::string& id, const std::string& owner);
   std::size_t size() const;
+  /// Other replicas get them, too, and theirs are found. Before the first put().
+  void share(std::shared_ptr<SharedResponses> shared) { shared_ = std::move(shared); }
 
 private:
   struct Entry {
     std::string id, owner, conversation;
     Bytes bytes() const { return sizeof(Entry) + id.size() + owner.size() + conversation.size(); }
   };
+  void keep(Entry entry);
+
+  std::shared_ptr<SharedResponses> shared_;
   const std::size_t most_;
   const Bytes most_bytes_;
   mutable std::mutex mutex_;

@@ -196,7 +196,12 @@ Json previous_messages(const ServedModel& m, const Json& body, const std::string
                                "and none with \"store\": false): send the whole conversation as 'input'",
                                id),
                    "previous_response_id", "previous_response_not_found");
-  return Json::parse(*kept);
+  Json messages = Json::parse(*kept, nullptr, false);
+  if (!messages.is_array())  // others may have written it
+    throw ApiError(400, "invalid_request_error",
+                   fmt::format("'previous_response_id': what is kept of {} is damaged", id), "previous_response_id",
+                   "previous_response_not_found");
+  return messages;
 }
 
 /// Fields that a response has from its request.

@@ -184,16 +184,21 @@ void Scheduler::run() {
   };
   alone([this] {
     if (!options_.kv_folder.empty()) load_kept();
+    start_sharing();
     publish();
   });
   while (true) {
     bool computes;
     {
       std::unique_lock lock(mutex_);
+      const auto something = [this] {
+        return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty() ||
+               shared_ready();
+      };
       if (idle())
-        wake_.wait(lock, [this] {
-          return stop_ || looked_ || !fresh_.empty() || !cancelled_.empty() || !tasks_.empty() || !orders_.empty();
-        });
+        wake_.wait(lock, something);
+      else if (const auto until = rest_until())
+        wake_.wait_until(lock, *until, something);
       if (stop_) break;
       computes = !idle() || !fresh_.empty() || !tasks_.empty();
     }
@@ -210,11 +215,13 @@ void Scheduler::run() {
   alone([this] {
     take_new();
     fail_all("the server stops");
+    if (options_.shared) options_.shared->stop();
     if (!options_.kv_folder.empty()) save_kept();
   });
 }
 
 void Scheduler::work(bool computes) {
+  work_on_shared();
   check_deadlines();
   if (computes) {
     admit();
@@ -299,6 +306,7 @@ void Scheduler::note_left(std::string_view kind, std::size_t tokens, std::string
 }
 
 void Scheduler::keep(std::vector<TokenId> tokens, std::unique_ptr<Sequence> sequence) {
+  if (options_.shared) options_.shared->offer(tokens);
   if (const std::size_t gone = prefixes_.add(std::move(tokens), std::move(sequence)); gone > 0)
     note_left("evicted", gone, fmt::format("at most {} are kept", options_.max_prefixes));
 }

@@ -4,7 +4,8 @@
 /// leaves memory for the disk (FastSwitch, arXiv 2411.18424), and so does what is kept between requests (Pensieve,
 /// arXiv 2312.05516).
 ///
-/// scheduler.cpp: the thread and its steps; scheduler_admission.cpp: who is let in, and who gives way.
+/// scheduler.cpp: the thread and its steps; scheduler_admission.cpp: who is let in, and who gives way;
+/// scheduler_shared.cpp: what other replicas have.
 
 #include <chrono>
 #include <condition_variable>
@@ -26,6 +27,7 @@
 #include "serve/kv_view.hpp"
 #include "serve/prefix_store.hpp"
 #include "serve/scheduler_task.hpp"
+#include "serve/shared_prefixes.hpp"
 #include "text/constraint.hpp"
 
 namespace snug {
@@ -96,6 +98,7 @@ struct SchedulerOptions {
   bool reserve_longest = false;              ///< room is kept for the longest answer that a request allows
   std::size_t turn = 0;                      ///< tokens, then one gives way to who waits; 0: only when it must
   std::string kv_folder{};                   ///< where they are kept from one run to the next; "": nowhere
+  std::shared_ptr<SharedPrefixes> shared{};  ///< what other replicas have; null: there are none
   std::chrono::milliseconds most_step{200};  ///< prompts leave steps in which others decode about so short
   ComputeTurn* compute_turn = nullptr;       ///< of several schedulers; outlives it
 };
@@ -145,6 +148,8 @@ public:
   /// Ends it with StopReason::cancelled, if it is still under way.
   void cancel(std::uint64_t id);
   SchedulerStats stats() const;
+  /// Null: there are no other replicas.
+  const SharedPrefixes* shared() const { return options_.shared.get(); }
   /// Something happened that is to be among the events. Thread-safe.
   void note(std::string_view kind, std::string what);
   /// Changes the ledger's limit by `resize` between two steps. Where that throws because kept beginnings take too much,
@@ -196,6 +201,15 @@ private:
     return nullptr;
   }
   bool idle() const { return waiting_.empty() && coming_.empty() && running_.empty(); }
+
+  // Of scheduler_shared.cpp.
+  void start_sharing();
+  void work_on_shared();
+  bool shared_ready() const { return options_.shared && options_.shared->ready(); }
+  /// Of a waiting request: whether others may have read its prompt, and it is worth waiting for that.
+  bool waits_for_shared(Job& job);
+  /// When all that there is to do is to wait for that: until when.
+  std::optional<Time> rest_until() const;
 
   // Of scheduler_admission.cpp.
   void admit();

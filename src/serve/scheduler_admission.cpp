@@ -116,7 +116,7 @@ void Scheduler::admit() {
   for (std::size_t i = 0; i < waiting_.size();) {
     const JobPtr job = waiting_[i];
     const std::size_t before = waiting_.size();
-    if (!job->sequence && waits_for_prefix(*job))
+    if (!job->sequence && (waits_for_prefix(*job) || waits_for_shared(*job)))
       ++i;
     else if (begin(job))
       waiting_.erase(std::find(waiting_.begin(), waiting_.end(), job));
@@ -223,6 +223,7 @@ void Scheduler::give_way(const JobPtr& job, const char* why) {
 }
 
 bool Scheduler::shed_prefix(const char* why) {
+  if (options_.shared && options_.shared->let_go()) return true;
   const Sequence* next = prefixes_.next_to_leave();
   if (!next) return false;
   if (fits_on_disk(*next))

@@ -28,9 +28,11 @@ struct Scheduler::Job {
   std::vector<TokenId> history;        ///< the prompt and what was chosen
   std::unique_ptr<Sequence> sequence;  ///< holds the first of these; null: none
   std::shared_ptr<const KvTransfer> coming;
-  std::set<std::size_t> branches;  ///< lengths at which others leave it
-  std::uint64_t place = 0;         ///< among those that wait
-  std::size_t turn = 0;            ///< tokens since it was let in
+  std::shared_ptr<SharedFetch> fetch;  ///< it waits for what other replicas may have
+  bool asked = false;                  ///< once is enough
+  std::set<std::size_t> branches;      ///< lengths at which others leave it
+  std::uint64_t place = 0;             ///< among those that wait
+  std::size_t turn = 0;                ///< tokens since it was let in
   Time arrived = std::chrono::steady_clock::now();
   ServeEvent event;  ///< what comes next
 

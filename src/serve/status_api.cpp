@@ -32,6 +32,15 @@ Json kv_forms(const KvUse& use, const std::string& kv) {
   return forms;
 }
 
+/// Null: nothing is shared.
+Json shared_status(const SharedPrefixes* shared) {
+  if (!shared) return nullptr;
+  const SharedStats s = shared->stats();
+  return {{"hits", s.hits},           {"misses", s.misses},    {"late", s.late},         {"refused", s.refused},
+          {"published", s.published}, {"dropped", s.dropped},  {"received", s.received}, {"sent", s.sent},
+          {"errors", s.errors},       {"circuit_open", s.open}};
+}
+
 }  // namespace
 
 void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> reply) {
@@ -84,6 +93,7 @@ void page_status(ServedModel& m, const HttpRequest&, std::shared_ptr<HttpReply> 
                              {"most", std::max(m.options.most_budget, l.used)},
                              {"memory", std::move(memory)},
                              {"swap", {{"used", s.swap_used}, {"written", s.swap_written}, {"read", s.swap_read}}},
+                             {"redis", shared_status(m.scheduler.shared())},
                              {"weights_total", m.options.weight_bytes},
                              {"kv_forms", kv_forms(s.kv.use, m.model.kv_name())},
                              {"kv_running", s.kv.running},

@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       std::vector<std::byte> recurrent(testing_support::kSeedRecurrent);
       const KvFile file = KvFile::parse(
           std::make_unique<testing_support::MemoryFile>(std::string(reinterpret_cast<const char*>(data), size)), check);
-      file.load(testing_support::kSeedModel, store, recurrent);
+      file.fill(file.prepare(testing_support::kSeedModel, store, recurrent));
       store.reserve(file.tokens().size() + 100);
     } catch (const Error&) {
     }

@@ -16,6 +16,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,8 +35,8 @@ REFERENCE = {"messages": [{"role": "user", "content": "Count from one to ten."}]
 class Server:
     """The server, which comes and goes; requests hold `open` while they are under way."""
 
-    def __init__(self, o, kv_folder, group):
-        self.o, self.kv_folder, self.group = o, kv_folder, group
+    def __init__(self, o, kv_folder, group, redis):
+        self.o, self.kv_folder, self.group, self.redis = o, kv_folder, group, redis
         self.restarting = threading.Event()
         self.child, self.lives = None, 0
         self.start()
@@ -48,6 +49,7 @@ class Server:
 
         command = [self.o.snug, "serve", self.o.model, "--port", "0", "-c", "2048", "--memory", f"{self.o.memory}MiB", "--drain", str(PATIENCE)]
         command += ["--kv-dir", self.kv_folder] if self.kv_folder else []
+        command += ["--redis", f"127.0.0.1:{self.redis.port}"] if self.redis else []
         self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=before)
         self.port = int(self.child.stdout.readline().split(":")[2].split("/")[0])
         self.lives += 1
@@ -238,13 +240,52 @@ class Restart:
         pass
 
 
+class Redis:
+    """Where replicas would share what they have read; what was read before a restart comes back from there."""
+
+    def __init__(self):
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            self.port = s.getsockname()[1]
+        self.start()
+
+    def start(self):
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory", "64mb",
+                   "--maxmemory-policy", "allkeys-lru"]
+        self.child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+
+class RedisKilled:
+    def __init__(self, server):
+        self.redis = server.redis
+
+    def begin(self):
+        self.redis.kill()
+
+    def end(self):
+        self.redis.start()
+
+
+class RedisStandsStill(RedisKilled):
+    def begin(self):
+        self.redis.child.send_signal(signal.SIGSTOP)
+
+    def end(self):
+        self.redis.child.send_signal(signal.SIGCONT)
+
+
 def faults_of(server):
-    """In turn. Another one (a store behind several servers that dies) is a class with begin() and end()."""
+    """In turn. Another one is a class with begin() and end()."""
     faults = [LittleMemory(server), Restart(server)]
     if server.group:
         faults.append(TightGroup(server))
     if server.kv_folder:
         faults.append(FullDisk(server))
+    if server.redis:
+        faults += [RedisKilled(server), RedisStandsStill(server)]
     return faults
 
 
@@ -336,13 +377,18 @@ def main():
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={o.disk}m", "tmpfs", folder], capture_output=True, text=True)
     if mounted.returncode != 0:
         print(f"no full disk: {mounted.stderr.strip()}")
-    server = Server(o, folder if mounted.returncode == 0 else None, group)
+    redis = Redis() if shutil.which("redis-server") else None
+    if not redis:
+        print("no Redis: it is not installed")
+    server = Server(o, folder if mounted.returncode == 0 else None, group, redis)
     try:
         counts, wrong, samples = soak(server, o)
         code = None if server.child.poll() is None else server.child.returncode
     finally:
         server.child.terminate()
         server.child.wait(60)
+        if redis:
+            redis.kill()
         if mounted.returncode == 0:
             subprocess.run(["umount", folder])
         shutil.rmtree(folder, ignore_errors=True)
