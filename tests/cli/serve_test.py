@@ -137,11 +137,14 @@ class Serve(ServeTest):
         for path, kind in (("/", "<!doctype html>"), ("/app.js", "snug/status"), ("/app.css", "#map")):
             self.assertIn(kind, self.ask(path)[1])
         self.ask("/v1/chat/completions", CHAT)
+        # What is shown is made after an answer, and lists what the look before asked for.
+        end = time.monotonic() + 20
         status = self.ask("/snug/status")[1]
+        while not status["kept"] and time.monotonic() < end:
+            time.sleep(0.05)
+            status = self.ask("/snug/status")[1]
         self.assertEqual(sum(status["memory"].values()), status["used"])
         self.assertGreater(status["prefixes"], 0)
-        time.sleep(0.1)
-        status = self.ask("/snug/status")[1]  # what the look before asked for
         self.assertEqual(len(status["kept"]), status["prefixes"])
         self.assertEqual(status["kv_running"] + status["kv_kept"], sum(form["bytes"] for form in status["kv_forms"]))
         small = self.ask("/app.css", headers={"Accept-Encoding": "gzip"}, binary=True)[1]
