@@ -265,7 +265,7 @@ void SharedPrefixes::show(PrefixStore& prefixes) {
   {
     const std::lock_guard lock(mutex_);
     if (!wanted_ || publication_) return;
-    wanted.swap(wanted_);
+    wanted = wanted_;  // which stays meanwhile, or the next offer would be taken before this one can be found
   }
   auto publication = std::make_unique<Publication>();
   bool there = false;
@@ -282,6 +282,7 @@ void SharedPrefixes::show(PrefixStore& prefixes) {
     }
   });
   const std::lock_guard lock(mutex_);
+  wanted_.reset();
   if (publication->image) {
     publication->tokens = std::move(*wanted);
     publication_ = std::move(publication);
