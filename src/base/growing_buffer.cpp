@@ -16,7 +16,7 @@ constexpr Bytes kPage = 4096;
 }  // namespace
 
 GrowingBuffer::GrowingBuffer(Ledger& ledger, Tag tag, Bytes most, PageStock* stock)
-    : reservation_(ledger.reserve(tag, 0)), mapped_size_(round_up(most, kPage) + kHugePage), stock_(stock) {
+    : reservation_(ledger.reserve(tag, 0)), mapped_size_(round_up(most, kHugePage) + kHugePage), stock_(stock) {
   void* mapped = mmap(nullptr, mapped_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) fail<IoError>("no room for {} of addresses: {}", format_bytes(most), std::strerror(errno));
   mapped_ = static_cast<std::byte*>(mapped);
@@ -47,8 +47,12 @@ GrowingBuffer::~GrowingBuffer() {
   munmap(mapped_, mapped_size_);
 }
 
+Bytes GrowingBuffer::charged(Bytes bytes, const PageStock* stock) {
+  return round_up(bytes, stock ? kHugePage : kPage);
+}
+
 void GrowingBuffer::resize(Bytes bytes) {
-  const Bytes before = round_up(size_, kPage), after = round_up(bytes, kPage);
+  const Bytes before = charged(), after = charged(bytes, stock_);
   const auto whole = [this](Bytes from, Bytes to, auto each) {
     for (Bytes at = round_up(from, kHugePage); at + kHugePage <= to; at += kHugePage) each(data_ + at);
   };
@@ -66,12 +70,18 @@ void GrowingBuffer::resize(Bytes bytes) {
     whole(after, before, [this](std::byte* page) {
       if (stock_) stock_->put(page);
     });
-    // What is left of it goes back to the system.
+    // What the stock did not take goes back to the system.
     madvise(data_ + after, before - after, MADV_DONTNEED);
     mprotect(data_ + after, before - after, PROT_NONE);
     reservation_.resize(after);
   }
   size_ = bytes;
+}
+
+void GrowingBuffer::populate() {
+#ifdef MADV_POPULATE_WRITE
+  if (size_ > 0) madvise(data_, charged(), MADV_POPULATE_WRITE);
+#endif
 }
 
 }  // namespace snug

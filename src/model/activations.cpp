@@ -44,8 +44,10 @@ Activations::Activations(const ModelConfig& config, const ModelWeights& weights,
   plan_ = planner(buffers);
 }
 
-void Activations::allocate(Ledger& ledger) {
-  memory_ = Buffer(ledger, Tag::activations, plan_.total);
+void Activations::allocate(Ledger& ledger, PageStock* stock) {
+  memory_ = GrowingBuffer(ledger, Tag::activations, plan_.total, stock);
+  memory_.resize(plan_.total);
+  memory_.populate();
   std::size_t index = 0;
   each([&]<class T>(T*& target, Bytes, Step, Step) {
     target = reinterpret_cast<T*>(memory_.data() + plan_.offsets[index++]);

@@ -3,7 +3,7 @@
 /// are never alive together share memory.
 
 #include "base/arena_plan.hpp"
-#include "base/buffer.hpp"
+#include "base/growing_buffer.hpp"
 #include "model/delta_net.hpp"
 #include "model/layer.hpp"
 #include "model/moe.hpp"
@@ -49,7 +49,10 @@ public:
   /// How much for `rows` rows; there is no memory yet.
   Activations(const ModelConfig& config, const ModelWeights& weights, std::size_t rows, const ArenaPlanner& planner);
   Bytes bytes() const { return plan_.total; }
-  void allocate(Ledger& ledger);
+  /// `stock` may be null (base/page_stock.hpp).
+  void allocate(Ledger& ledger, PageStock* stock);
+  /// Of use to others while there is no forward pass.
+  std::span<std::byte> memory() const { return {memory_.data(), memory_.size()}; }
   /// Gives the memory back; REQUIRES: allocate() before it is used again.
   void release() { memory_ = {}; }
 
@@ -87,7 +90,7 @@ private:
   std::size_t mixed_dim_ = 0, hidden_dim_ = 0, shared_dim_ = 0;
   bool hybrid_ = false, mixer_post_norm_ = false, ffn_post_norm_ = false, beside_experts_ = false;
   ArenaPlan plan_;
-  Buffer memory_;
+  GrowingBuffer memory_;
 };
 
 }  // namespace snug

@@ -233,11 +233,11 @@ void Transformer::resize(Bytes budget) {
     fail("a budget of {} is too small: at least {} are needed now", format_bytes(budget), format_bytes(least));
   ledger_.set_limit(budget);
   const auto [spare, most_spare] = spare_for_kv();
-  source_.refit(spare, most_spare);
+  source_.refit(spare, most_spare, a_->memory());
 }
 
 void Transformer::place_activations() {
-  a_->allocate(ledger_);
+  a_->allocate(ledger_, options_.stock);
   if (config_.moe.experts) moe_ = std::make_unique<MixtureOfExperts>(*products_, config_, a_->experts);
   if (config_.state_bytes() > 0) delta_ = std::make_unique<DeltaNet>(*products_, config_, a_->delta);
 }
@@ -252,20 +252,21 @@ void Transformer::wake(Bytes others, const std::function<void(Bytes)>& make_room
     const auto want = [&](Bytes bytes) {
       if (const Bytes there = free(); bytes > there) make_room(bytes - there);
     };
-    if (rests_) {
-      want(round_up(a_->bytes(), kMiB));
-      place_activations();
-      rests_ = false;
-    }
+    if (options_.stock) options_.stock->open();
+    const Bytes working = rests_ ? GrowingBuffer::charged(a_->bytes(), options_.stock) : 0;
     const auto [spare, most_spare] = spare_for_kv();
     const LedgerReport report = ledger_.report();
     // As if others had given up all that they may; what is missing of that, they do: page by page, what they had
     // becomes its own.
-    if (options_.stock) options_.stock->open();
     const Bytes own = source_.memory_bytes(), not_own = report.used - own;
-    const WeightPlan plan = source_.plan(report.limit, not_own - std::min(not_own, others), spare, most_spare);
-    if (const Bytes wanted = plan.memory() + spare; wanted > own) want(wanted - own);
-    source_.refit(spare, most_spare);
+    const WeightPlan plan =
+        source_.plan(report.limit, working + not_own - std::min(not_own, others), spare, most_spare);
+    if (const Bytes wanted = working + plan.memory() + spare; wanted > own) want(wanted - own);
+    if (rests_) {
+      place_activations();
+      rests_ = false;
+    }
+    source_.refit(spare, most_spare, a_->memory());
     if (options_.stock) options_.stock->close();
   } catch (...) {
     if (options_.stock) options_.stock->close();

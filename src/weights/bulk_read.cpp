@@ -15,29 +15,23 @@ namespace snug {
 
 namespace {
 
-constexpr std::size_t kMostSlots = 16, kLeastSlots = 2;
+constexpr std::size_t kMostSlots = 24, kLeastSlots = 2;
 
 /// Workers take turns at the reader: whoever finds nothing to use waits for the disk, the others use what has come.
 class BulkRead {
 public:
   using Take = std::function<void(std::size_t, std::span<const std::byte>)>;
 
-  BulkRead(Ledger& ledger, std::span<const FileRange> ranges, const Take& take) : ranges_(ranges), take_(take) {
+  BulkRead(Ledger& ledger, std::span<std::byte> scratch, std::span<const FileRange> ranges, const Take& take)
+      : ranges_(ranges), take_(take) {
     std::size_t largest = 0;
     for (const FileRange& range : ranges) largest = std::max(largest, range.size);
     const std::size_t slot = FileRange::blocks_bytes(largest);
-    const LedgerReport report = ledger.report();
-    const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
     const std::size_t most = std::min(kMostSlots, std::max(kLeastSlots, ranges.size()));
-    const std::size_t slots = std::clamp<std::size_t>(static_cast<std::size_t>(free / slot), kLeastSlots, most);
-    try {
-      memory_ = Buffer(slots > kLeastSlots ? ledger : uncharged_, Tag::weights, slots * slot);
-    } catch (const OutOfBudget&) {  // somebody was quicker
-      memory_ = Buffer(uncharged_, Tag::weights, kLeastSlots * slot);
-    }
-    for (std::size_t at = 0; at + slot <= memory_.size(); at += slot) {
+    if (scratch.size() / slot < std::max(kLeastSlots, most / 2)) scratch = allocate(ledger, slot, most);
+    for (std::size_t at = 0; at + slot <= scratch.size() && slots_.size() < most; at += slot) {
       free_.push_back(slots_.size());
-      slots_.push_back({memory_.data() + at, 0, {}});
+      slots_.push_back({scratch.data() + at, 0, {}});
     }
     reader_ = AsyncReader::create(static_cast<unsigned>(slots_.size()));
   }
@@ -69,6 +63,18 @@ private:
     std::size_t range;
     FileRange blocks;
   };
+
+  std::span<std::byte> allocate(Ledger& ledger, std::size_t slot, std::size_t most) {
+    const LedgerReport report = ledger.report();
+    const Bytes free = report.limit > report.used ? report.limit - report.used : 0;
+    const std::size_t slots = std::clamp<std::size_t>(static_cast<std::size_t>(free / slot), kLeastSlots, most);
+    try {
+      memory_ = Buffer(slots > kLeastSlots ? ledger : uncharged_, Tag::weights, slots * slot);
+    } catch (const OutOfBudget&) {  // somebody was quicker
+      memory_ = Buffer(uncharged_, Tag::weights, kLeastSlots * slot);
+    }
+    return {memory_.data(), memory_.size()};
+  }
 
   /// REQUIRES: nobody is at the reader.
   void ask() {
@@ -124,10 +130,10 @@ private:
 
 }  // namespace
 
-void read_in_bulk(Ledger& ledger, ThreadPool& pool, std::span<const FileRange> ranges,
+void read_in_bulk(Ledger& ledger, ThreadPool& pool, std::span<std::byte> scratch, std::span<const FileRange> ranges,
                   const std::function<void(std::size_t, std::span<const std::byte>)>& take) {
   if (ranges.empty()) return;
-  BulkRead bulk(ledger, ranges, take);
+  BulkRead bulk(ledger, scratch, ranges, take);
   pool.parallel_for(pool.size(), 1, [&](std::size_t, std::size_t, unsigned) { bulk.work(); });
 }
 

@@ -152,8 +152,8 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
     return plan;
   }
   const std::vector<ExpertSet> sets = expert_sets();
-  Bytes least_experts = 0, dense = 0;
-  for (std::size_t band = 0; band < PinnedBands::kBands; ++band) dense += bands_.band_bytes(band);
+  const Bytes dense = bands_.bytes(PinnedBands::kBands);
+  Bytes least_experts = 0;
   if (!sets.empty()) {
     least_experts = ExpertCache::least_bytes(sets);
     for (const ExpertSet& set : sets) all_experts += set.bytes() * set.parts[0]->weight.experts;
@@ -171,11 +171,9 @@ WeightPlan FileSource::plan(Bytes limit, Bytes used, Bytes spare, Bytes most_spa
       plan.experts = least_experts - plan.staging;
     }
     plan.buffers = plan_buffers(room(0)).bytes + row_reader_bytes() + plan.staging;
-    for (; plan.bands < PinnedBands::kBands; ++plan.bands) {
-      const Bytes more = bands_.band_bytes(plan.bands);
-      if (plan.memory() + more > room(spare)) break;
-      plan.pinned += more;
-    }
+    while (plan.bands < PinnedBands::kBands && plan.memory() + bands_.bytes(plan.bands + 1) <= room(spare))
+      ++plan.bands;
+    plan.pinned = bands_.bytes(plan.bands);
   }
   if (all_experts > 0) plan.expert_share = static_cast<double>(plan.experts) / static_cast<double>(all_experts);
   for (const Entry& e : entries_) {
@@ -193,17 +191,17 @@ void FileSource::prepare() {
 
 void FileSource::load(Bytes spare, Bytes most_spare) {
   const LedgerReport report = ledger_.report();
-  settle(plan(report.limit, report.used, spare, most_spare));
+  settle(plan(report.limit, report.used, spare, most_spare), {});
 }
 
-void FileSource::refit(Bytes spare, Bytes most_spare) {
+void FileSource::refit(Bytes spare, Bytes most_spare, std::span<std::byte> scratch) {
   const LedgerReport report = ledger_.report();
   const WeightPlan lying = plan(report.limit, report.used - memory_bytes(), spare, most_spare);
-  if (!lying.whole || whole_.size() == 0) settle(lying);
+  if (!lying.whole || whole_.size() == 0) settle(lying, scratch);
 }
 
 /// Gives up what `lying` has no room for, then takes what it has.
-void FileSource::settle(const WeightPlan& lying) {
+void FileSource::settle(const WeightPlan& lying, std::span<std::byte> scratch) {
   stop_streaming();
   rests_ = false;
   whole_ = Buffer();
@@ -218,7 +216,7 @@ void FileSource::settle(const WeightPlan& lying) {
   if (lying.bands < PinnedBands::kBands || some_seldom)
     start_streaming(lying.buffers - lying.staging - row_reader_bytes());
   const Bytes missing = bands_.file_bytes(lying.bands);
-  bands_.resize(lying.bands);
+  bands_.resize(lying.bands, scratch);
   bytes_read_ += missing;
   if (read_ahead_) foresee_order();
   if (cache_) cache_->set_capacity(lying.experts);

@@ -84,8 +84,9 @@ public:
   Bytes least_bytes() const;
   /// Reads and packs what fits into the ledger. Throws IoError, OutOfBudget.
   void load(Bytes spare, Bytes most_spare);
-  /// The same again after the ledger's limit has changed: pins more, or less. REQUIRES: no slice is held.
-  void refit(Bytes spare, Bytes most_spare);
+  /// The same again after the ledger's limit has changed: pins more, or less. What is read may go through `scratch`, as
+  /// new memory would have to be cleared first. REQUIRES: no slice is held.
+  void refit(Bytes spare, Bytes most_spare, std::span<std::byte> scratch);
   /// Of a source that shares memory: gives up what slices are read into. Pinned weights stay, and no slice can be had
   /// until refit(). REQUIRES: no slice is held.
   void rest();
@@ -141,7 +142,7 @@ private:
   std::size_t pinned_groups(const Entry& entry, std::size_t bands) const {
     return entry.seldom ? 0 : bands_.pinned_groups(entry.stored, bands);
   }
-  void settle(const WeightPlan& lying);
+  void settle(const WeightPlan& lying, std::span<std::byte> scratch);
   void load_whole();
   void start_streaming(Bytes free);
   void foresee_order();

@@ -16,6 +16,7 @@ constexpr std::size_t kLeastStreamed = 128 << 10;
 
 void PinnedBands::set_tensors(std::vector<const StoredTensor*> tensors) {
   tensors_ = std::move(tensors);
+  lay_out();
 }
 
 std::size_t PinnedBands::pinned_groups(const StoredTensor& tensor, std::size_t bands) const {
@@ -25,15 +26,12 @@ std::size_t PinnedBands::pinned_groups(const StoredTensor& tensor, std::size_t b
   return (all - groups) * tensor.file_group_bytes() < kLeastStreamed ? all : groups;
 }
 
-Bytes PinnedBands::band_bytes(std::size_t band) const {
-  Bytes size = 0;
-  for (const StoredTensor* t : tensors_)
-    if (t) size += round_up((pinned_groups(*t, band + 1) - pinned_groups(*t, band)) * t->group_bytes(), kAlign);
-  return round_up(size, kDirectBlock);
+Bytes PinnedBands::bytes(std::size_t bands) const {
+  return GrowingBuffer::charged(end_of(bands), stock_);
 }
 
 void PinnedBands::lay_out() {
-  if (!bands_.empty()) return;
+  bands_.clear();
   Bytes begin = 0;
   for (std::size_t number = 0; number < kBands; ++number) {
     Band& band = bands_.emplace_back();
@@ -43,29 +41,27 @@ void PinnedBands::lay_out() {
       band.offset.push_back(size);
       if (t) size += round_up((pinned_groups(*t, number + 1) - pinned_groups(*t, number)) * t->group_bytes(), kAlign);
     }
-    begin += band_bytes(number);
+    begin = band.end = begin + round_up(size, kDirectBlock);
   }
-  memory_ = GrowingBuffer(ledger_, Tag::weights, begin, stock_);
 }
 
-void PinnedBands::resize(std::size_t bands) {
+void PinnedBands::resize(std::size_t bands, std::span<std::byte> scratch) {
   if (bands == count_) return;
-  lay_out();
+  if (count_ == 0) memory_ = GrowingBuffer(ledger_, Tag::weights, end_of(kBands), stock_);
   const std::size_t before = count_;
-  const Bytes size = bands < kBands ? bands_[bands].begin : bands_.back().begin + band_bytes(kBands - 1);
-  memory_.resize(size);
+  memory_.resize(end_of(bands));
   count_ = bands;
   if (bands < before) return;
   try {
-    fill(before);
+    fill(before, scratch);
   } catch (...) {
     count_ = before;
-    memory_.resize(bands_[before].begin);
+    memory_.resize(end_of(before));
     throw;
   }
 }
 
-void PinnedBands::fill(std::size_t first) {
+void PinnedBands::fill(std::size_t first, std::span<std::byte> scratch) {
   struct Piece {
     std::size_t tensor, begin, end;  // groups over all experts
   };
@@ -84,7 +80,7 @@ void PinnedBands::fill(std::size_t first) {
       g = last;
     }
   }
-  read_in_bulk(ledger_, pool_, ranges, [&](std::size_t index, std::span<const std::byte> stored) {
+  read_in_bulk(ledger_, pool_, scratch, ranges, [&](std::size_t index, std::span<const std::byte> stored) {
     const Piece& piece = pieces[index];
     const StoredTensor& t = *tensors_[piece.tensor];
     for (std::size_t g = piece.begin; g < piece.end;) {

@@ -4,6 +4,7 @@
 /// layer, and reading overlaps with computing all the way). Bands are given back last first. What would be left of a
 /// tensor as a piece too small for the disk is pinned with it.
 
+#include <span>
 #include <vector>
 
 #include "base/growing_buffer.hpp"
@@ -20,16 +21,17 @@ public:
 
   /// The tensors by their number; REQUIRES: no bands yet. They outlive it. A null one has no bands.
   void set_tensors(std::vector<const StoredTensor*> tensors);
-  /// Memory that a band takes.
-  Bytes band_bytes(std::size_t band) const;
+  /// Memory that the first `bands` take.
+  Bytes bytes(std::size_t bands) const;
   /// Memory that bands give back goes there for a while, and comes from there; it outlives this. REQUIRES: no bands
   /// yet.
   void use_stock(PageStock* stock) { stock_ = stock; }
-  /// Reads bands, or gives them back, until there are `bands`. Throws IoError, OutOfBudget: nothing has changed then.
-  void resize(std::size_t bands);
+  /// Reads bands (through `scratch`, if it is large enough), or gives them back, until there are `bands`. Throws
+  /// IoError, OutOfBudget: nothing has changed then.
+  void resize(std::size_t bands, std::span<std::byte> scratch = {});
 
   std::size_t count() const { return count_; }
-  Bytes bytes() const { return memory_.size(); }
+  Bytes bytes() const { return memory_.charged(); }
   /// Of the files: what resize() would read to have `bands`.
   Bytes file_bytes(std::size_t bands) const;
   /// First group (over all experts) of a tensor that is not in memory when `bands` are.
@@ -39,12 +41,13 @@ public:
 
 private:
   struct Band {
-    Bytes begin = 0;                  ///< in memory_
+    Bytes begin = 0, end = 0;         ///< in memory_
     std::vector<std::size_t> offset;  ///< of each tensor, from there
   };
+  Bytes end_of(std::size_t bands) const { return bands == 0 ? 0 : bands_[bands - 1].end; }
   void lay_out();
   /// Reads the bands from `first` on.
-  void fill(std::size_t first);
+  void fill(std::size_t first, std::span<std::byte> scratch);
   /// Which band has this group.
   std::size_t band_of(const StoredTensor& tensor, std::size_t group) const;
   std::byte* place_of(std::size_t tensor, std::size_t band, std::size_t group) const;

@@ -62,7 +62,7 @@ class Models(ServeTest):
             answers = list(threads.map(lambda one: self.text(model=one[0]), asked))
         self.assertEqual(answers, [text for _, text in asked])
         states = self.states()
-        self.assertLess(sum(m["weights"] for m in states.values()), weights * 5 // 2)  # with what is streamed through
+        self.assertLess(sum(m["weights"] for m in states.values()), weights * 3)  # in whole huge pages, and with what is streamed through
         self.assertGreater(sum(m["switches"] for m in states.values()), 6)
 
     def test_names_and_lists(self):

@@ -45,7 +45,7 @@ TEST_P(BulkReadTest, EveryRangeOnce) {
   for (const Bytes limit : {Ledger::kUnlimited, Bytes{4096}}) {  // the second has room for nothing
     ledger.set_limit(limit);
     std::vector<std::atomic<int>> seen(all.size());
-    read_in_bulk(ledger, pool, all, [&](std::size_t i, std::span<const std::byte> data) {
+    read_in_bulk(ledger, pool, {}, all, [&](std::size_t i, std::span<const std::byte> data) {
       ++seen[i];
       EXPECT_EQ(data.size(), all[i].size);
       EXPECT_EQ(std::memcmp(data.data(), bytes.data() + all[i].offset, data.size()), 0) << i;
@@ -58,7 +58,7 @@ TEST_P(BulkReadTest, EveryRangeOnce) {
 TEST_P(BulkReadTest, AnErrorOfTheDisk) {
   const MemoryFile file(bytes, 150'000);
   const auto all = ranges(file);
-  EXPECT_THROW(read_in_bulk(ledger, pool, all, [](std::size_t, std::span<const std::byte>) {}), IoError);
+  EXPECT_THROW(read_in_bulk(ledger, pool, {}, all, [](std::size_t, std::span<const std::byte>) {}), IoError);
 }
 
 TEST_P(BulkReadTest, AnErrorOfWhoUsesIt) {
@@ -67,7 +67,7 @@ TEST_P(BulkReadTest, AnErrorOfWhoUsesIt) {
   const auto refuse = [](std::size_t i, std::span<const std::byte>) {
     if (i == 40) fail("no more");
   };
-  EXPECT_THROW(read_in_bulk(ledger, pool, all, refuse), Error);
+  EXPECT_THROW(read_in_bulk(ledger, pool, {}, all, refuse), Error);
 }
 
 TEST_P(BulkReadTest, BandsHaveWhatIsInTheFile) {
