@@ -127,11 +127,11 @@ def kv(o):
 
 
 def lengths(o):
-    # Answers end where the model ends them.
+    # Answers end where the model ends them. Enough users that the last answer, alone at its end, weighs little.
     common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
     compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
-            ["--kind", "own-prefix", "--users", 48, "--prompt-words", 40, "--max-tokens", 1800, "--temperature", 1,
-             "--timeout", 900])
+            ["--kind", "own-prefix", "--users", 144, "--prompt-words", 10, "--ask", "Write a few sentences with these words:",
+             "--max-tokens", 1800, "--temperature", 1, "--timeout", 900])
 
 
 def turns(o):

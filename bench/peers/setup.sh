@@ -10,14 +10,15 @@ if [ ! -d build/peers/llama ]; then
   CMAKE_ARGS="-DGGML_NATIVE=ON" build/peers/llama/bin/pip install -q --no-binary llama-cpp-python llama-cpp-python==0.3.36 gguf jinja2
 fi
 
-# The same source's own server.
+# The same source's own server. Its AMX kernels crash where a virtual machine has the instructions but not the tiles.
 if [ ! -d build/peers/llama-server ]; then
   (
     cd build/peers
     llama/bin/pip download -q --no-deps --no-binary :all: llama-cpp-python==0.3.36
     tar xf llama_cpp_python-0.3.36.tar.gz
+    no_amx=$(grep -q amx_tile /proc/cpuinfo && echo "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" || true)
     cmake -S llama_cpp_python-0.3.36/vendor/llama.cpp -B llama_cpp_python-0.3.36/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
-      -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON \
+      -DCMAKE_C_FLAGS="$no_amx" -DCMAKE_CXX_FLAGS="$no_amx" -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON \
       -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DBUILD_SHARED_LIBS=OFF
     cmake --build llama_cpp_python-0.3.36/build --target llama-server
     mkdir -p llama-server/bin

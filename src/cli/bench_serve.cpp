@@ -150,6 +150,7 @@ void add_bench_serve(CLI::App& app) {
       ->add_option("--prompt-words", o.load.prompt_words,
                    "of the system prompt, of all turns, or of the longest prompt")
       ->capture_default_str();
+  command->add_option("--ask", o.load.ask, "in front of each question, which is of random words");
   command->add_option("--max-tokens", o.load.max_tokens, "of an answer")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();

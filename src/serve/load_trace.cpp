@@ -53,7 +53,7 @@ std::vector<LoadConversation> make_load(const LoadOptions& o) {
   double at = 0;
   for (std::size_t i = 0; i < o.conversations; ++i) {
     LoadConversation c{at, o.kind == "own-prefix" ? writer.text(o.prompt_words) : shared, {}};
-    const std::string name = "Question " + std::to_string(i + 1) + ": ";
+    const std::string name = "Question " + std::to_string(i + 1) + ": " + o.ask + (o.ask.empty() ? "" : " ");
     if (o.kind == "mixed-lengths") {
       c.turns.push_back({name + writer.text(writer.some_of(o.prompt_words)), writer.some_of(o.max_tokens), 0});
     } else {

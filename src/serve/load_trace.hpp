@@ -24,6 +24,7 @@ struct LoadOptions {
   std::size_t conversations = 16;
   double rate = 0;                 ///< of them per second, Poisson arrivals; 0: all at once
   std::size_t prompt_words = 700;  ///< of the system prompt they share, or of a prompt at most
+  std::string ask;                 ///< in front of each question
   std::size_t max_tokens = 48;
   std::size_t turns = 4;     ///< of a conversation
   double think_seconds = 2;  ///< between them, on average
