@@ -9,14 +9,17 @@ lengths     room kept for usual answers (S3) and for the longest ones
 turns       conversations over tiers (Pensieve) and read again, both with the prefix cache on
 preemption  sequences swapped in groups in the background (FastSwitch), and page by page
 memory      64 users where ten fit, in a memory cgroup (needs root)
+same        greedy answers alone, again, together, after swaps and after a restart with --kv-dir
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import re
 import statistics
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -164,9 +167,44 @@ def memory(o):
         group.close()
 
 
+def answer(prompt):
+    body = {"prompt": prompt, "max_tokens": 64, "temperature": 0, "logprobs": 1}
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=600) as response:
+        out = json.load(response)
+    return out["choices"][0]["logprobs"]["tokens"], out["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def same(o):
+    subjects = ["the sea", "bread", "prime numbers", "a lost key", "sorting arrays", "the moon", "old trains", "rain"]
+    prompts = [f"Chapter {i}. " + f"Everything there is to know about {subjects[i % 8]}, in {i + 2} parts. " * (8 + 3 * i) for i in range(16)]
+
+    def together():
+        with concurrent.futures.ThreadPoolExecutor(len(prompts)) as threads:
+            return list(threads.map(answer, prompts))
+
+    def check(what, answers, detail=""):
+        equal = sum(tokens == expected[0] for (tokens, _), expected in zip(answers, alone))
+        print(f"{what:40} {equal} of {len(alone)} the same, {sum(cached for _, cached in answers)} tokens were there {detail}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = ["-c", "2048", "--kv-dir", folder]
+        with Server(o.snug, kept):
+            alone = [answer(prompt) for prompt in prompts]
+            check("again, one after the other", [answer(prompt) for prompt in prompts])
+            check("again, 16 at a time", together())
+        with Server(o.snug, kept):
+            check("after a restart with --kv-dir", together())
+    with Server(o.snug, ["-c", "2048"]):
+        check("16 at a time, nothing there", together())
+    with Server(o.snug, ["-c", "2048", "--memory", f"{o.base + 40}MiB", "--turn", "16"]) as server:
+        answers = together()
+        check("in little memory", answers, f"(preempted {server.metrics()['snug_requests_preempted_total']:.0f} times)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="+", choices=["shared", "kv", "lengths", "turns", "preemption", "memory"])
+    parser.add_argument("scenarios", nargs="+", choices=["shared", "kv", "lengths", "turns", "preemption", "memory", "same"])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--base", type=int, default=520, help="MiB that the model takes without any sequence")
     parser.add_argument("--snug", default=os.path.join(ROOT, "build/release/snug"))
