@@ -67,6 +67,16 @@ class Server:
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
+    def requests(self):
+        """What they are at, for who looks why one does not end."""
+        connection = self.connect()
+        try:
+            connection.request("GET", "/snug/status")
+            status = json.load(connection.getresponse())
+            return {k: status.get(k) for k in ("budget", "used", "waiting", "running", "requests")}
+        finally:
+            connection.close()
+
     def post(self, path, body):
         connection = self.connect()
         try:
@@ -157,7 +167,8 @@ class Traffic:
             if leaves:
                 response.read(r.randint(1, 2000))
                 return None
-            return None if response.read().endswith(b"data: [DONE]\n\n") else "a stream without its end"
+            whole = response.read()
+            return None if whole.endswith(b"data: [DONE]\n\n") else f"a stream without its end: ...{whole[-300:]}"
         finally:
             connection.close()
 
@@ -173,6 +184,7 @@ class Traffic:
 
     KINDS = [same_answer, same_answer, chat, choices, constrained, constrained, conversation, long_prompt, other_apis, stream, stream, aborted_stream,
              aborted_stream, nonsense]
+    SEVERAL = [conversation, other_apis]
 
 
 class LittleMemory:
@@ -314,9 +326,12 @@ def soak(server, o):
             try:
                 problem = kind(traffic, r)
             except (OSError, http.client.HTTPException) as e:
-                # A conversation may go on when the server has just been told to end; only its first request counts then.
-                problem = None if server.lives != life or server.restarting.is_set() else repr(e)
-                counts["cut by a restart"] += problem is None
+                problem = repr(e) + (f"; {server.requests()}" if isinstance(e, TimeoutError) else "")
+            # Of several requests only the first counts when the server has meanwhile been told to end.
+            ended = server.lives != life or server.restarting.is_set()
+            if problem and ended and kind in Traffic.SEVERAL and ("503" in problem or "Error(" in problem):
+                counts["cut by a restart"] += 1
+                problem = None
             counts[kind.__name__] += 1
             if problem:
                 wrong.append(f"after {time.time() - begin:.0f} s, {kind.__name__}: {problem}")
