@@ -54,8 +54,9 @@ void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
 
 }  // namespace
 
-/// A job is published by raising `epoch`; every worker takes part in every job and raises `done`, so nobody can still
-/// be reading a job when the next one is written.
+/// A job is open while `epoch` is odd. Who takes part is counted in `inside` before it looks whether the job is still
+/// open, and nobody may be inside when the next one is written. A worker that sleeps, or has lost its processor to
+/// somebody else, is not waited for: the others do its chunks.
 struct ThreadPool::State {
   /// The chunks that a worker does first; others take from it when theirs are done.
   struct alignas(64) Segment {
@@ -69,7 +70,7 @@ struct ThreadPool::State {
   void* context = nullptr;
   Chunk chunk = nullptr;
   alignas(64) std::atomic<std::uint32_t> epoch{0};
-  alignas(64) std::atomic<std::uint32_t> done{0};
+  alignas(64) std::atomic<std::uint32_t> inside{0};
   std::atomic<bool> stop{false}, failed{false};
   std::mutex error_mutex;
   std::exception_ptr error;
@@ -98,8 +99,10 @@ struct ThreadPool::State {
       wait_while(epoch, seen);
       seen = epoch.load(std::memory_order_acquire);
       if (stop.load(std::memory_order_relaxed)) return;
-      work(worker);
-      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == workers.size()) done.notify_one();
+      if (seen % 2 == 0) continue;
+      inside.fetch_add(1);
+      if (epoch.load() == seen) work(worker);
+      if (inside.fetch_sub(1) == 1) inside.notify_one();
     }
   }
 };
@@ -136,12 +139,11 @@ void ThreadPool::run(std::size_t n, std::size_t grain, Order order, void* contex
     s.segments[i].next.store(shared ? (i ? n : 0) : chunks * i / size_ * grain, std::memory_order_relaxed);
     s.segments[i].end = shared ? n : std::min(n, chunks * (i + 1) / size_ * grain);
   }
-  s.done.store(0, std::memory_order_relaxed);
-  s.epoch.fetch_add(1, std::memory_order_release);
+  s.epoch.fetch_add(1);
   s.epoch.notify_all();
   s.work(0);
-  const auto others = static_cast<std::uint32_t>(s.workers.size());
-  for (std::uint32_t done; (done = s.done.load(std::memory_order_acquire)) != others;) wait_while(s.done, done);
+  s.epoch.fetch_add(1);
+  for (std::uint32_t inside; (inside = s.inside.load()) != 0;) wait_while(s.inside, inside);
   if (s.failed.load()) {
     s.failed = false;
     std::rethrow_exception(std::exchange(s.error, nullptr));
