@@ -6,7 +6,7 @@ bytes that it lacks.
     bench/models.py a.gguf b.gguf c.gguf --holds 1.5     (three of one size show most: links to one file will do)
 
 The budget is what the server needs beside weights, and `--holds` times the largest model's weights. Right before and after each
-change the disk is measured with reads as they are asked for there (direct, 512 KiB, 16 in flight).
+change the disk is measured with reads as they are asked for there (direct, 512 KiB, many in flight).
 """
 
 import argparse

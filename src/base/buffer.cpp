@@ -27,17 +27,20 @@ void* map_memory(Bytes bytes) {
 
 }  // namespace
 
+void populate_working_memory([[maybe_unused]] Tag tag, [[maybe_unused]] std::byte* memory,
+                             [[maybe_unused]] Bytes bytes) {
+#ifdef MADV_POPULATE_WRITE
+  if (tag == Tag::activations || tag == Tag::scratch) madvise(memory, bytes, MADV_POPULATE_WRITE);
+#endif
+}
+
 Buffer::Buffer(Ledger& ledger, Tag tag, Bytes bytes) : reservation_(ledger.reserve(tag, bytes)), size_(bytes) {
   mapped_ = reservation_.bytes();
   if (mapped_ == 0) return;
   void* memory = map_memory(mapped_);
   if (memory == MAP_FAILED) fail<IoError>("cannot allocate {}: {}", format_bytes(bytes), std::strerror(errno));
   data_ = static_cast<std::byte*>(memory);
-  // What is charged is there: working memory would otherwise come bit by bit, and perhaps not when it is needed.
-  // (Weights are written at once; KV slabs fill as tokens come.)
-#ifdef MADV_POPULATE_WRITE
-  if (tag == Tag::activations || tag == Tag::scratch) madvise(memory, mapped_, MADV_POPULATE_WRITE);
-#endif
+  populate_working_memory(tag, data_, mapped_);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept

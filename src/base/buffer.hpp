@@ -8,6 +8,11 @@
 
 namespace snug {
 
+/// Working memory (activations, scratch) is there as soon as it is charged: it would otherwise come bit by bit, and
+/// perhaps not when it is needed. Does nothing for other tags: weights are written at once, KV slabs fill as tokens
+/// come.
+void populate_working_memory(Tag tag, std::byte* memory, Bytes bytes);
+
 /// Zero-initialised, aligned to at least 4096 bytes; move-only. Large buffers ask for transparent huge pages.
 class Buffer {
 public:

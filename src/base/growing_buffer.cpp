@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/buffer.hpp"
+
 namespace snug {
 
 namespace {
@@ -66,6 +68,7 @@ void GrowingBuffer::resize(Bytes bytes) {
     whole(before, after, [this](std::byte* page) {
       if (!stock_ || !stock_->take(page)) madvise(page, kHugePage, MADV_HUGEPAGE);
     });
+    populate_working_memory(reservation_.tag(), data_ + before, after - before);
   } else if (after < before) {
     whole(after, before, [this](std::byte* page) {
       if (stock_) stock_->put(page);
@@ -76,12 +79,6 @@ void GrowingBuffer::resize(Bytes bytes) {
     reservation_.resize(after);
   }
   size_ = bytes;
-}
-
-void GrowingBuffer::populate() {
-#ifdef MADV_POPULATE_WRITE
-  if (size_ > 0) madvise(data_, charged(), MADV_POPULATE_WRITE);
-#endif
 }
 
 }  // namespace snug

@@ -22,8 +22,6 @@ public:
   /// REQUIRES: at most as much as there is a place for. To grow may throw OutOfBudget or IoError: nothing has changed
   /// then.
   void resize(Bytes bytes);
-  /// All of it is there from now on: working memory would otherwise come bit by bit, and perhaps not when it is needed.
-  void populate();
   std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
   Bytes charged() const { return reservation_.bytes(); }

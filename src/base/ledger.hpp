@@ -37,6 +37,7 @@ public:
   ~Reservation() { release(); }
 
   Bytes bytes() const { return bytes_; }
+  Tag tag() const { return tag_; }
   /// Grows (may throw OutOfBudget, leaving the reservation as it was) or shrinks (never throws) to `bytes`.
   void resize(Bytes bytes);
   void release() noexcept;

@@ -47,7 +47,6 @@ Activations::Activations(const ModelConfig& config, const ModelWeights& weights,
 void Activations::allocate(Ledger& ledger, PageStock* stock) {
   memory_ = GrowingBuffer(ledger, Tag::activations, plan_.total, stock);
   memory_.resize(plan_.total);
-  memory_.populate();
   std::size_t index = 0;
   each([&]<class T>(T*& target, Bytes, Step, Step) {
     target = reinterpret_cast<T*>(memory_.data() + plan_.offsets[index++]);

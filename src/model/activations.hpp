@@ -49,6 +49,8 @@ public:
   /// How much for `rows` rows; there is no memory yet.
   Activations(const ModelConfig& config, const ModelWeights& weights, std::size_t rows, const ArenaPlanner& planner);
   Bytes bytes() const { return plan_.total; }
+  /// That allocate() takes from the ledger for them.
+  Bytes charged(const PageStock* stock) const { return GrowingBuffer::charged(plan_.total, stock); }
   /// `stock` may be null (base/page_stock.hpp).
   void allocate(Ledger& ledger, PageStock* stock);
   /// Of use to others while there is no forward pass.

@@ -253,7 +253,7 @@ void Transformer::wake(Bytes others, const std::function<void(Bytes)>& make_room
       if (const Bytes there = free(); bytes > there) make_room(bytes - there);
     };
     if (options_.stock) options_.stock->open();
-    const Bytes working = rests_ ? GrowingBuffer::charged(a_->bytes(), options_.stock) : 0;
+    const Bytes working = rests_ ? a_->charged(options_.stock) : 0;
     const auto [spare, most_spare] = spare_for_kv();
     const LedgerReport report = ledger_.report();
     // As if others had given up all that they may; what is missing of that, they do: page by page, what they had

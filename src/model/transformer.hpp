@@ -84,7 +84,7 @@ public:
     return {source_.memory_bytes(), source_.total_bytes(), source_.bytes_pinned()};
   }
   Bytes least_to_wake(std::size_t context) const override {
-    return a_->bytes() + source_.least_bytes() + kv_room(context);
+    return a_->charged(options_.stock) + source_.least_bytes() + kv_room(context);
   }
 
 private:

@@ -32,16 +32,14 @@ Bytes PinnedBands::bytes(std::size_t bands) const {
 
 void PinnedBands::lay_out() {
   bands_.clear();
-  Bytes begin = 0;
+  Bytes at = 0;
   for (std::size_t number = 0; number < kBands; ++number) {
     Band& band = bands_.emplace_back();
-    band.begin = begin;
-    Bytes size = 0;
     for (const StoredTensor* t : tensors_) {
-      band.offset.push_back(size);
-      if (t) size += round_up((pinned_groups(*t, number + 1) - pinned_groups(*t, number)) * t->group_bytes(), kAlign);
+      band.offset.push_back(at);
+      if (t) at += round_up((pinned_groups(*t, number + 1) - pinned_groups(*t, number)) * t->group_bytes(), kAlign);
     }
-    begin = band.end = begin + round_up(size, kDirectBlock);
+    band.end = at = round_up(at, kDirectBlock);
   }
 }
 
@@ -109,8 +107,7 @@ std::size_t PinnedBands::band_of(const StoredTensor& tensor, std::size_t group) 
 
 std::byte* PinnedBands::place_of(std::size_t tensor, std::size_t band, std::size_t group) const {
   const StoredTensor& t = *tensors_[tensor];
-  return memory_.data() + bands_[band].begin + bands_[band].offset[tensor] +
-         (group - pinned_groups(t, band)) * t.group_bytes();
+  return memory_.data() + bands_[band].offset[tensor] + (group - pinned_groups(t, band)) * t.group_bytes();
 }
 
 const std::byte* PinnedBands::find(std::size_t tensor, std::size_t begin, std::size_t end) const {

@@ -41,8 +41,8 @@ public:
 
 private:
   struct Band {
-    Bytes begin = 0, end = 0;         ///< in memory_
-    std::vector<std::size_t> offset;  ///< of each tensor, from there
+    std::vector<std::size_t> offset;  ///< of each tensor, in memory_
+    Bytes end = 0;
   };
   Bytes end_of(std::size_t bands) const { return bands == 0 ? 0 : bands_[bands - 1].end; }
   void lay_out();

@@ -55,16 +55,17 @@ TEST(GrowingBufferTest, HugePagesGoFromOneToAnother) {
   a.resize(kMiB);  // pages [2, 4), [4, 6) and [6, 8) go
   if (stock.pages() == 0) GTEST_SKIP() << "this kernel cannot move pages";
   EXPECT_EQ(stock.pages(), 3u);
-  b.resize(5 * kMiB);
-  EXPECT_EQ(stock.pages(), 0u);
+  b.resize(4 * kMiB);
+  EXPECT_EQ(stock.pages(), 1u);
   EXPECT_TRUE(holds(b, 0, 4 * kMiB, std::byte{7})) << "they were moved, not made anew";
-  std::fill_n(b.data(), 5 * kMiB, std::byte{8});
+  std::fill_n(b.data(), 4 * kMiB, std::byte{8});
   stock.close();
+  EXPECT_EQ(stock.pages(), 0u);
   a.resize(9 * kMiB);
   std::fill_n(a.data() + kMiB, 8 * kMiB, std::byte{9});
   EXPECT_TRUE(holds(a, 0, kMiB, std::byte{7}));
-  EXPECT_TRUE(holds(b, 0, 5 * kMiB, std::byte{8}));
-  EXPECT_EQ(ledger.report().used, 16 * kMiB);
+  EXPECT_TRUE(holds(b, 0, 4 * kMiB, std::byte{8}));
+  EXPECT_EQ(ledger.report().used, 14 * kMiB);
 }
 
 TEST(GrowingBufferTest, WithAStockItNeedsRoomForWholeHugePages) {

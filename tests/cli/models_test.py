@@ -55,14 +55,16 @@ class Models(ServeTest):
                 self.assertEqual(self.states()[name]["state"], "hot")
         status = self.ask("/snug/status")[1]
         weights = status["models"][0]["weights_total"]
-        status, answer = self.ask("/snug/memory", {"bytes": status["used"] - weights * 3 // 2})
+        # Their huge pages are not full: one and a half models are what their weights take, not what is charged for them.
+        others = status["used"] - sum(m["weights"] for m in status["models"])
+        status, answer = self.ask("/snug/memory", {"bytes": others + weights * 3 // 2})
         self.assertEqual(status, 200, answer)
         asked = [(name, text) for name, text in zip(NAMES, alone)] * 4
         with concurrent.futures.ThreadPoolExecutor(6) as threads:
             answers = list(threads.map(lambda one: self.text(model=one[0]), asked))
         self.assertEqual(answers, [text for _, text in asked])
         states = self.states()
-        self.assertLess(sum(m["weights"] for m in states.values()), weights * 3)  # in whole huge pages, and with what is streamed through
+        self.assertLess(sum(m["weights"] for m in states.values()), weights * 5 // 2)  # with what is streamed through
         self.assertGreater(sum(m["switches"] for m in states.values()), 6)
 
     def test_names_and_lists(self):

@@ -67,31 +67,36 @@ class Server:
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
-    def requests(self):
-        """What they are at, for who looks why one does not end."""
+    def status(self):
         connection = self.connect()
         try:
             connection.request("GET", "/snug/status")
-            status = json.load(connection.getresponse())
-            return {k: status.get(k) for k in ("budget", "used", "waiting", "running", "requests")}
+            return json.load(connection.getresponse())
         finally:
             connection.close()
+
+    def requests(self):
+        """What they are at, for who looks why one does not end."""
+        try:
+            return {k: v for k, v in self.status().items() if k in ("budget", "used", "waiting", "running", "requests")}
+        except (OSError, http.client.HTTPException) as e:
+            return f"no status: {e!r}"
 
     def post(self, path, body):
         connection = self.connect()
         try:
             connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body))
             response = connection.getresponse()
-            return response.status, response.read()
+            answer = response.read()
+            if response.status == 503 and b"the server ends" in answer:
+                raise ConnectionError("refused by a server that ends")
+            return response.status, answer
         finally:
             connection.close()
 
     def sample(self):
         """Bytes beside the ledger's, descriptors."""
-        connection = self.connect()
-        connection.request("GET", "/snug/status")
-        used = json.loads(connection.getresponse().read())["used"]
-        connection.close()
+        used = self.status()["used"]
         with open(f"/proc/{self.child.pid}/statm") as f:
             rss = int(f.read().split()[1]) * resource.getpagesize()
         return rss - used, len(os.listdir(f"/proc/{self.child.pid}/fd"))
@@ -326,12 +331,12 @@ def soak(server, o):
             try:
                 problem = kind(traffic, r)
             except (OSError, http.client.HTTPException) as e:
+                # Of several requests only the first counts when the server has meanwhile been told to end.
+                ended = server.lives != life or server.restarting.is_set()
                 problem = repr(e) + (f"; {server.requests()}" if isinstance(e, TimeoutError) else "")
-            # Of several requests only the first counts when the server has meanwhile been told to end.
-            ended = server.lives != life or server.restarting.is_set()
-            if problem and ended and kind in Traffic.SEVERAL and ("503" in problem or "Error(" in problem):
-                counts["cut by a restart"] += 1
-                problem = None
+                if ended and kind in Traffic.SEVERAL:
+                    problem = None
+                    counts["cut by a restart"] += 1
             counts[kind.__name__] += 1
             if problem:
                 wrong.append(f"after {time.time() - begin:.0f} s, {kind.__name__}: {problem}")
