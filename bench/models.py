@@ -6,7 +6,8 @@ bytes that it lacks.
     bench/models.py a.gguf b.gguf c.gguf --holds 1.5     (three of one size show most: links to one file will do)
 
 The budget is what the server needs beside weights, and `--holds` times the largest model's weights. Right before and after each
-change the disk is measured with reads as they are asked for there (direct, 512 KiB, many in flight).
+change the disk is measured with reads as they are asked for there (direct, 512 KiB, many in flight): into a few MiB again and
+again, which stay in the processor's caches, and into as much memory as was missing.
 """
 
 import argparse
@@ -74,8 +75,9 @@ def main():
     store = os.environ.get("SNUG_MODELS", os.path.expanduser("~/.local/share/snug/models"))
     paths = [m if os.path.exists(m) else os.path.join(store, m + ".gguf") for m in o.models]
 
-    def disk(path):
-        return float(subprocess.check_output([f"{o.build}/disk_read", path, "0.3", str(512 << 10)]))
+    def disk(path, memory=0):
+        path = path + ".snug" if os.path.exists(path + ".snug") else path  # its pack is what is read
+        return float(subprocess.check_output([f"{o.build}/disk_read", path, "0.3", str(512 << 10), str(memory)]))
 
     changes = []
     with Server(o, "--memory", str(budget)) as server:
@@ -95,19 +97,23 @@ def main():
             if change["switch_bytes"] == 0:
                 continue
             took, wanted = change["switch_seconds"], change["switch_bytes"] / speed
+            arriving = change["switch_bytes"] / disk(files[name], change["switch_bytes"])
             changes.append({"model": name, "had": there, "missing": change["switch_bytes"], "seconds": took, "disk_seconds": wanted,
-                            "ratio": took / wanted, "seen_by_client": first - again, "disk_bytes_s": speed})
+                            "ratio": took / wanted, "arriving_ratio": took / arriving, "seen_by_client": first - again, "disk_bytes_s": speed})
             if status["peak"] > budget:
                 raise SystemExit(f"the ledger was over its limit: {status['peak']} of {budget}")
             if not o.json:
                 print(f"to {name:20} had {there / MIB:4.0f} MiB, missing {change['switch_bytes'] / MIB:4.0f} MiB: {took * 1e3:6.1f} ms, "
-                      f"the disk {wanted * 1e3:6.1f} ms ({speed / 1e9:.2f} GB/s), ratio {took / wanted:.2f}; "
+                      f"the disk {wanted * 1e3:6.1f} ms ({speed / 1e9:.2f} GB/s), ratio {took / wanted:.2f}, "
+                      f"into as much memory {arriving * 1e3:6.1f} ms, {took / arriving:.2f}; "
                       f"the client waited {(first - again) * 1e3:6.1f} ms more", flush=True)
-    ratios = [c["ratio"] for c in changes]
+    ratios, arriving = ([c[key] for c in changes] for key in ("ratio", "arriving_ratio"))
     if o.json:
-        print(json.dumps({"budget": budget, "changes": changes, "median_ratio": statistics.median(ratios)}))
+        print(json.dumps({"budget": budget, "changes": changes, "median_ratio": statistics.median(ratios),
+                          "median_arriving_ratio": statistics.median(arriving)}))
     else:
-        print(f"{len(changes)} changes: ratio {statistics.median(ratios):.2f} (median), {max(ratios):.2f} at most")
+        print(f"{len(changes)} changes: ratio {statistics.median(ratios):.2f} (median), {max(ratios):.2f} at most; "
+              f"of reading into as much memory {statistics.median(arriving):.2f}, {max(arriving):.2f} at most")
 
 
 if __name__ == "__main__":

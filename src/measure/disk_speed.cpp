@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <random>
 
 #include "base/async_reader.hpp"
@@ -17,19 +18,21 @@ constexpr std::size_t kAlign = 4096;
 
 }  // namespace
 
-double measure_disk_read(const std::string& path, std::size_t block, double seconds) {
+double measure_disk_read(const std::string& path, std::size_t block, double seconds, Bytes memory) {
   const auto file = open_file(path, Caching::direct);
   block = std::min(round_up(block, kAlign), file->size() / kAlign * kAlign);
   if (block == 0) fail<IoError>("{} is too small to measure its disk", path);
   const Bytes blocks = file->size() / block;
   // On huge pages, as the buffers of streaming: where every page is a segment of its own, the disk is half as fast.
   Ledger unlimited(Ledger::kUnlimited);
-  const Buffer memory(unlimited, Tag::scratch, std::max<Bytes>(2 * kMiB, kDepth * block));
+  const Bytes slots = std::max<Bytes>(kDepth, memory / block);
+  const Buffer into(unlimited, Tag::scratch, std::max<Bytes>(2 * kMiB, slots * block));
+  std::memset(into.data(), 1, into.size());  // so that the system need not find pages meanwhile
   const auto reader = AsyncReader::create(kDepth);
 
-  Bytes next = std::random_device{}() % blocks, done = 0;
+  Bytes next = std::random_device{}() % blocks, slot = 0, done = 0;
   const auto submit = [&](std::uint64_t tag) {
-    reader->submit({file.get(), next++ % blocks * block, {memory.data() + tag * block, block}, tag});
+    reader->submit({file.get(), next++ % blocks * block, {into.data() + slot++ % slots * block, block}, tag});
   };
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };

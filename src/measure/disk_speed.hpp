@@ -8,7 +8,8 @@
 namespace snug {
 
 /// Bytes per second of reads of `block` bytes (or all that a small file has) in order, from anywhere in the file,
-/// `seconds` long. Throws IoError.
-double measure_disk_read(const std::string& path, std::size_t block, double seconds = 0.3);
+/// `seconds` long, into each part of `memory` bytes in turn (at least as many as are in flight): what does not stay in
+/// the processor's caches takes longer to arrive. Throws IoError.
+double measure_disk_read(const std::string& path, std::size_t block, double seconds = 0.3, Bytes memory = 0);
 
 }  // namespace snug
