@@ -133,7 +133,7 @@ def lengths(o):
     # Answers end where the model ends them. Enough users that the last answer, alone at its end, weighs little.
     common = ["-c", "2048", "--memory", f"{o.base + 60}MiB", "--swap", "0"]
     compare(o, {"usual lengths": common, "longest lengths": [*common, "--reserve-longest"]},
-            ["--kind", "own-prefix", "--users", 144, "--prompt-words", 10, "--ask", "Write a few sentences with these words:",
+            ["--kind", "own-prefix", "--users", o.users, "--prompt-words", 10, "--ask", "Write a few sentences with these words:",
              "--max-tokens", 1800, "--temperature", 1, "--timeout", 900])
 
 
@@ -207,6 +207,7 @@ def main():
     parser.add_argument("scenarios", nargs="+", choices=["shared", "kv", "lengths", "turns", "preemption", "memory", "same"])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--base", type=int, default=520, help="MiB that the model takes without any sequence")
+    parser.add_argument("--users", type=int, default=144, help="of lengths")
     parser.add_argument("--snug", default=os.path.join(ROOT, "build/release/snug"))
     o = parser.parse_args()
     for scenario in o.scenarios:
