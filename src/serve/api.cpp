@@ -208,6 +208,8 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
 }
 
 void Api::add(Call call) {
+  call.gone = std::make_shared<std::atomic<bool>>(false);
+  call.reply->on_gone([gone = call.gone] { *gone = true; });
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return;
@@ -224,7 +226,7 @@ void Api::run() {
     const Call call = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    answer(call);
+    if (!*call.gone) answer(call);
   }
 }
 
@@ -258,7 +260,7 @@ void Api::answer(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
 }
 
 void Api::answer(const Call& call) {
-  const auto& [request, reply, loaded] = call;
+  const auto& [request, reply, loaded, gone] = call;
   log(LogLevel::info, "{} {}", request.method, request.path);
   auto shape = openai_error;
   try {

@@ -1,6 +1,7 @@
 #pragma once
 /// What requests mean: paths, keys, errors, and the thread on which bodies are read and prompts are made.
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -126,6 +127,7 @@ private:
     HttpRequest request;
     std::shared_ptr<HttpReply> reply;
     ServedModels::Lease model;
+    std::shared_ptr<std::atomic<bool>> gone{};  ///< whether its client left before its turn came
   };
   void run();
   void add(Call call);
