@@ -6,8 +6,8 @@ bytes that it lacks.
     bench/models.py a.gguf b.gguf c.gguf --holds 1.5     (three of one size show most: links to one file will do)
 
 The budget is what the server needs beside weights, and `--holds` times the largest model's weights. Right before and after each
-change the disk is measured with reads as they are asked for there (direct, 512 KiB, many in flight): into a few MiB again and
-again, which stay in the processor's caches, and into as much memory as was missing.
+change the disk is measured with reads as they are asked for there (direct, 512 KiB, many in flight) into a few MiB again and
+again, which stay in the processor's caches, and after it also into as much memory as was missing.
 """
 
 import argparse
@@ -107,13 +107,13 @@ def main():
                       f"the disk {wanted * 1e3:6.1f} ms ({speed / 1e9:.2f} GB/s), ratio {took / wanted:.2f}, "
                       f"into as much memory {arriving * 1e3:6.1f} ms, {took / arriving:.2f}; "
                       f"the client waited {(first - again) * 1e3:6.1f} ms more", flush=True)
-    ratios, arriving = ([c[key] for c in changes] for key in ("ratio", "arriving_ratio"))
+    ratios, arriving_ratios = ([c[key] for c in changes] for key in ("ratio", "arriving_ratio"))
     if o.json:
         print(json.dumps({"budget": budget, "changes": changes, "median_ratio": statistics.median(ratios),
-                          "median_arriving_ratio": statistics.median(arriving)}))
+                          "median_arriving_ratio": statistics.median(arriving_ratios)}))
     else:
         print(f"{len(changes)} changes: ratio {statistics.median(ratios):.2f} (median), {max(ratios):.2f} at most; "
-              f"of reading into as much memory {statistics.median(arriving):.2f}, {max(arriving):.2f} at most")
+              f"of reading into as much memory {statistics.median(arriving_ratios):.2f}, {max(arriving_ratios):.2f} at most")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
 
 /// A job is open while `epoch` is odd. Who takes part is counted in `inside` before it looks whether the job is still
 /// open (both in the one order of sequentially consistent operations), and nobody may be inside when the next one is
-/// written. A worker that sleeps, or has lost its processor to
-/// somebody else, is not waited for: the others do its chunks.
+/// written. A worker that sleeps, or has lost its processor to somebody else, is not waited for: the others do its
+/// chunks.
 struct ThreadPool::State {
   /// The chunks that a worker does first; others take from it when theirs are done.
   struct alignas(64) Segment {

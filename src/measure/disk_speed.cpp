@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <random>
 
 #include "base/async_reader.hpp"
@@ -27,7 +26,6 @@ double measure_disk_read(const std::string& path, std::size_t block, double seco
   Ledger unlimited(Ledger::kUnlimited);
   const Bytes slots = std::max<Bytes>(kDepth, memory / block);
   const Buffer into(unlimited, Tag::scratch, std::max<Bytes>(2 * kMiB, slots * block));
-  std::memset(into.data(), 1, into.size());  // so that the system need not find pages meanwhile
   const auto reader = AsyncReader::create(kDepth);
 
   Bytes next = std::random_device{}() % blocks, slot = 0, done = 0;

@@ -1,7 +1,5 @@
 #include "serve/answer.hpp"
 
-#include <atomic>
-
 #include "serve/openai_api.hpp"
 
 namespace snug {
@@ -21,9 +19,7 @@ void Answer::start() {
       if (request.prompt == requests.front().prompt) request.kept = requests.front().kept;
   }
   if (kind_.empty()) return submit(std::move(requests), nullptr);
-  auto gone = std::make_shared<std::atomic<bool>>(false);
-  reply_->on_gone([gone] { *gone = true; });
-  model_.with_grammars([self = shared_from_this(), gone, requests = std::move(requests)] {
+  model_.with_grammars([self = shared_from_this(), gone = gone_flag(*reply_), requests = std::move(requests)] {
     if (*gone) return;
     try {
       self->submit(requests, self->model_.constraint(self->kind_, self->grammar_));

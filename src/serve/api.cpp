@@ -208,8 +208,7 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
 }
 
 void Api::add(Call call) {
-  call.gone = std::make_shared<std::atomic<bool>>(false);
-  call.reply->on_gone([gone = call.gone] { *gone = true; });
+  call.gone = gone_flag(*call.reply);
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return;

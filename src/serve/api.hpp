@@ -127,7 +127,7 @@ private:
     HttpRequest request;
     std::shared_ptr<HttpReply> reply;
     ServedModels::Lease model;
-    std::shared_ptr<std::atomic<bool>> gone{};  ///< whether its client left before its turn came
+    std::shared_ptr<const std::atomic<bool>> gone{};  ///< whether its client left before its turn came
   };
   void run();
   void add(Call call);

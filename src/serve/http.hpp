@@ -1,6 +1,7 @@
 #pragma once
 /// HTTP as the APIs see it: a request that has come whole, and an answer that may be given from any thread.
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -57,6 +58,13 @@ public:
   /// Adds to what the answer took; nothing at all says that its first token is there.
   virtual void note_tokens(const ReplyTokens&) {}
 };
+
+/// What becomes true when the client leaves, until another on_gone() takes the place of this one.
+inline std::shared_ptr<const std::atomic<bool>> gone_flag(HttpReply& reply) {
+  auto gone = std::make_shared<std::atomic<bool>>(false);
+  reply.on_gone([gone] { *gone = true; });
+  return gone;
+}
 
 /// An answer to a request that is too large, or not HTTP, of which no more than the path is known (or not even that).
 using HttpRefusal = std::function<HttpResponse(int status, const std::string& path, const std::string& why)>;
