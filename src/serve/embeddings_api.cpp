@@ -59,8 +59,11 @@ void embed(ServedModel& m, const std::shared_ptr<HttpReply>& reply, EmbeddingReq
     reply->send({.body = body_of(vectors)});
   };
   const auto task = std::make_shared<EmbeddingTask>(std::move(request.inputs), done);
+  // Before it is begun, as it may be done at once. The task holds the reply: the other way round neither would end.
+  reply->on_gone([weak = std::weak_ptr(task)] {
+    if (const auto t = weak.lock()) t->cancel();
+  });
   m.scheduler.submit(task);
-  reply->on_gone([task] { task->cancel(); });
 }
 
 /// As short as it can be without loss, which a JSON library's doubles are not.

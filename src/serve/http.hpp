@@ -52,8 +52,8 @@ public:
   virtual void begin(std::string_view type, HttpHeaders headers = {}) = 0;
   virtual void write(std::string text) = 0;
   virtual void end() = 0;
-  /// Called once, on the server's thread, when the client leaves before it was answered, or reads so slowly that it is
-  /// given up.
+  /// f is called once, on the server's thread, when the client leaves before it was answered, or reads so slowly that
+  /// it is given up. It is let go when the answer ends.
   virtual void on_gone(std::function<void()> f) = 0;
   /// Adds to what the answer took; nothing at all says that its first token is there.
   virtual void note_tokens(const ReplyTokens&) {}

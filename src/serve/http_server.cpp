@@ -122,10 +122,12 @@ public:
   }
   void end() { write(chunked_ && !head_only_ ? "0\r\n\r\n" : "", true); }
 
-  void on_gone(std::function<void()> f) {
+  /// Of the request with this number; once it is answered there is nobody left to leave, and what f holds is let go.
+  void on_gone(std::size_t answer, std::function<void()> f) {
+    if (answer != answer_) return;
     if (gone_)
       f();
-    else
+    else if (answering_)
       on_gone_ = std::move(f);
   }
   auto executor() { return stream_.get_executor(); }
@@ -285,7 +287,7 @@ private:
 /// Of the n-th request of a connection.
 class Reply final : public HttpReply {
 public:
-  explicit Reply(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  Reply(std::shared_ptr<Connection> connection, std::size_t n) : connection_(std::move(connection)), n_(n) {}
   ~Reply() override {
     if (!begun_) send({500, "text/plain; charset=utf-8", "no answer\n"});
     if (begun_ && !ended_) end();
@@ -306,7 +308,7 @@ public:
     post([](Connection& c) { c.end(); });
   }
   void on_gone(std::function<void()> f) override {
-    post([f = std::move(f)](Connection& c) mutable { c.on_gone(std::move(f)); });
+    post([n = n_, f = std::move(f)](Connection& c) mutable { c.on_gone(n, std::move(f)); });
   }
 
 private:
@@ -315,6 +317,7 @@ private:
     asio::post(connection_->executor(), [c = connection_, f = std::forward<F>(f)]() mutable { f(*c); });
   }
   std::shared_ptr<Connection> connection_;
+  std::size_t n_;
   std::atomic<bool> begun_{false}, ended_{false};
 };
 
@@ -340,7 +343,7 @@ void Connection::answer() {
   begin_answer();
   stream_.expires_never();
   watch();
-  shared_->handler(std::move(request), std::make_shared<Reply>(shared_from_this()));
+  shared_->handler(std::move(request), std::make_shared<Reply>(shared_from_this(), answer_));
 }
 
 }  // namespace
