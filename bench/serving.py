@@ -146,9 +146,10 @@ def turns(o):
 
 def preemption(o):
     # Prompts are there already, so that reading them does not hide what swapping costs; turns are long enough that less
-    # than one token in a hundred waits for the next one.
+    # than one token in a hundred waits for the next one. Users come one after the other: whose turns end together are away
+    # together, and nobody is left at work whom the swapping could hold up.
     common = ["-c", "8192", "--memory", f"{o.base + 220}MiB", "--turn", "160"]
-    users = ["--kind", "own-prefix", "--users", 6, "--prompt-words", 4000, "--ignore-eos", "--timeout", 900]
+    users = ["--kind", "own-prefix", "--users", 6, "--prompt-words", 4000, "--ignore-eos", "--timeout", 900, "--rate", 0.4]
     compare(o, {"groups": common, "pages": [*common, "--swap-pages"]},
             [*users, "--max-tokens", 640], before=[*users, "--max-tokens", 1])
 
