@@ -80,8 +80,12 @@ void answer_until_told(Door& door, const Options& o, Api& api, BudgetKeeper& bud
   std::fflush(stdout);
   int signal = 0;
   sigwait(&door.ends, &signal);
-  fmt::print(stderr, "finishing what is under way, at most {} s (again: at once)\n", o.drain_seconds);
-  pthread_sigmask(SIG_UNBLOCK, &door.ends, nullptr);
+  fmt::print(stderr, "finishing what is under way, at most {} s (Ctrl-C: at once)\n", o.drain_seconds);
+  // SIGTERM changes nothing any more: it comes twice when it is sent to a process and to its group, as by timeout(1).
+  sigset_t again;
+  sigemptyset(&again);
+  sigaddset(&again, SIGINT);
+  pthread_sigmask(SIG_UNBLOCK, &again, nullptr);
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(o.drain_seconds);
   door.front.drain(std::chrono::seconds(o.drain_seconds));
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());

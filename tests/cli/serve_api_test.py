@@ -1,9 +1,12 @@
 """snug serve: what goes beyond chat: responses, embeddings, infill, thoughts, sessions; readiness, origins, logs, configuration."""
 
 import base64
+import contextlib
+import http.client
 import json
 import math
 import os
+import signal
 import struct
 import subprocess
 import threading
@@ -275,25 +278,41 @@ class Sessions(ServeTest):
 
 
 class Operation(ServeTest):
+    def drain(self, ask):
+        """Tells the server to end while it answers; returns the thread that asks."""
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while "snug_requests_running 0" in self.ask("/metrics")[1] and thread.is_alive():
+            time.sleep(0.02)
+        self.server.terminate()
+        late = self.ask("/ready")
+        while late[0] == 200 and thread.is_alive():
+            late = self.ask("/ready")
+        self.assertEqual(late, (503, {"status": "draining"}))
+        return thread
+
     def test_ready_until_it_drains(self):
         self.start()
         self.assertEqual(self.ask("/ready"), (200, {"status": "ready"}))
         answers = []
-        thread = threading.Thread(target=lambda: answers.append(self.ask("/v1/chat/completions", CHAT | {"max_tokens": 2000, "n": 16})))
-        thread.start()
-        while "snug_requests_running 0" in self.ask("/metrics")[1] and not answers:
-            time.sleep(0.02)
-        self.server.terminate()
-        late = self.ask("/ready")
-        while late[0] == 200 and not answers:
-            late = self.ask("/ready")
-        self.assertEqual(late, (503, {"status": "draining"}))
+        thread = self.drain(lambda: answers.append(self.ask("/v1/chat/completions", CHAT | {"max_tokens": 2000, "n": 16})))
+        self.server.terminate()  # as when it is sent to a process and to its group
         self.assert_refused(503, self.ask("/v1/models"), words="ends")
         self.assertEqual(self.ask("/health")[0], 200)
         thread.join()
         self.assertEqual(answers[0][0], 200)
         self.server.wait(timeout=30)
         self.assertEqual(self.server.returncode, 0)
+
+    def test_ctrl_c_ends_it_at_once_while_it_drains(self):
+        self.start()
+        def ask():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.ask("/v1/chat/completions", CHAT | {"max_tokens": 2000, "n": 16})
+        thread = self.drain(ask)
+        self.server.send_signal(signal.SIGINT)
+        self.assertEqual(self.server.wait(timeout=30), -signal.SIGINT)
+        thread.join()
 
     def test_not_ready_while_it_loads(self):
         hub = self.occupied()  # it takes the download's connection and says nothing
