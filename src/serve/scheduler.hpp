@@ -237,6 +237,8 @@ private:
   JobPtr last_come() const;
   /// A step found no room.
   void make_room();
+  /// To what those at work need. Returns false when there are no more.
+  bool shrink_logits();
   /// A kept sequence leaves memory. Returns false when there is none.
   bool shed_prefix(const char* why);
   /// For the first pages that are on their way to the disk. Returns false when there are none.

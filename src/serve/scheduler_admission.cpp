@@ -261,8 +261,14 @@ Scheduler::JobPtr Scheduler::last_come() const {
   });
 }
 
+bool Scheduler::shrink_logits() {
+  if (logits_.size() <= running_.size() * model_.config().vocab_size * sizeof(float)) return false;
+  logits_ = {};
+  return true;
+}
+
 void Scheduler::make_room() {
-  if (wait_for_leaving() || shed_prefix("an answer needs the room") || take_from_task()) return;
+  if (wait_for_leaving() || shrink_logits() || shed_prefix("an answer needs the room") || take_from_task()) return;
   if (running_.size() > 1) {
     full_ = true;
     return give_way(last_come(), "no room in the budget");

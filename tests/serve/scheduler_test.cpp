@@ -195,6 +195,20 @@ TEST_F(ServeTest, WhoWasExpectedToWriteLessGivesWay) {
   EXPECT_GT(server.scheduler.stats().preempted, 0u);
 }
 
+TEST_F(ServeTest, WhoIsLeftAloneHasTheRoomOfTheOthersLogits) {
+  const std::size_t row = Server("").engine.model.config().vocab_size * sizeof(float);
+  // Beside its pages it takes about 32 rows' worth, and 32 rows of logits are too much.
+  Server server("", kv_bytes(1000) + 48 * row, kLayers);
+  std::vector<std::unique_ptr<Pending>> pending;
+  for (int i = 0; i < 32; ++i)
+    pending.push_back(std::make_unique<Pending>(server.scheduler, request_of(prompt_of(i, 3, 4), 16)));
+  for (const auto& p : pending) EXPECT_EQ(p->get().last.error, "");
+  const ServeRequest last = request_of(prompt_of(50, 3, 100), 890);
+  const Result result = Pending(server.scheduler, last).get();
+  EXPECT_EQ(result.last.error, "");
+  EXPECT_EQ(result.tokens, alone("", last, kLayers));
+}
+
 TEST_P(ServeTest, WhoGoesToTheDiskComesBackWithTheSameAnswer) {
   // Turns of a few tokens: each is swapped out and in again and again.
   std::vector<ServeRequest> requests;
